@@ -36,11 +36,11 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/pyright
 
-# Known vulnerabilities of the pinned packages; needs the network.
+# Known vulnerabilities of the pinned packages. Needs PyPI's data; fails if a package cannot be checked.
 audit:
 	$(PYTHON) -m venv .venv/audit
 	.venv/audit/bin/python -m pip install --quiet pip-audit
-	.venv/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	.venv/audit/bin/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.speed

@@ -12,7 +12,8 @@ with Diginetica's lengths. Arms:
 * ``kills``: the same as ``load``, and a worker process is killed with SIGKILL every 15 s; a client repeats a request
   whose connection broke.
 * ``batching``: the engine alone, without HTTP, in one process: requests per second with up to 32 queries per call over
-  those with one per call.
+  those with one per call, alternately four times; beside it the same per CPU second, which other processes of the
+  machine do not change.
 
 Answers are compared with serial calls of ``recommend`` on 1,000 requests: the same items in the same order (but for
 scores that differ by less than 1e-5), the scores up to 1e-4.
@@ -47,6 +48,7 @@ from benchmarks.timing import sessions
 from graphmeta.data.tables import EntityTable
 from graphmeta.published.catalogue import build
 from graphmeta.published.load import load
+from graphmeta.serving.counters import Counters
 from graphmeta.serving.engine import Engine, Limits
 from graphmeta.serving.query import Query
 from graphmeta.serving.served import Served
@@ -56,6 +58,7 @@ from graphmeta.system import System
 
 CLIENTS, WORKERS, WIDTH, K, COMPARED = 16, 2, 64, 10, 1000
 RELOAD, KILL = 5.0, 15.0  # seconds
+REPEATED = 4
 ARMS = ("load", "reload", "kills", "batching")
 
 
@@ -283,11 +286,12 @@ def compared(answers: Sequence[Any], systems: dict[str, System], count: int) -> 
 def batching(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Requests per second of the engine, of up to 32 queries per call over one per call."""
     torch.set_num_threads(1)
-    served, found = Served.load(folder), {}
+    served, found, cpu, calls = Served.load(folder), {}, {}, {}
     bodies = requests(4000, options.items, seed=1)
-    for size in (1, 32, 1, 32):  # alternately; the means of both
-        with Engine(served, Limits(batch=size)) as engine, ThreadPoolExecutor(options.clients) as pool:
-            end, done = time.monotonic() + options.seconds / 4, [0] * options.clients
+    for size in (1, 32) * REPEATED:  # alternately; the means of both
+        counters = Counters()
+        with Engine(served, Limits(batch=size), counters) as engine, ThreadPoolExecutor(options.clients) as pool:
+            end, done = time.monotonic() + options.seconds / (2 * REPEATED), [0] * options.clients
 
             def client(number: int, engine: Engine = engine, end: float = end, done: list[int] = done) -> None:
                 at = number
@@ -296,11 +300,22 @@ def batching(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
                     done[number] += 1
                     at += options.clients
 
-            began = time.monotonic()
+            began, worked = time.monotonic(), time.process_time()
             list(pool.map(client, range(options.clients)))
             found.setdefault(size, []).append(sum(done) / (time.monotonic() - began))
+            cpu.setdefault(size, []).append(sum(done) / (time.process_time() - worked))
+            calls[size] = counters.counted("batched_queries") / max(1, counters.counted("batches"))
+    ratios = [many / one for one, many in zip(found[1], found[32], strict=True)]
     one, many = (float(np.mean(found[size])) for size in (1, 32))
-    return {"one_per_call": round(one, 1), "up_to_32_per_call": round(many, 1), "ratio": round(many / one, 2)}
+    return {
+        "one_per_call": round(one, 1),
+        "up_to_32_per_call": round(many, 1),
+        "ratio": round(many / one, 2),
+        "ratios": [round(one, 2) for one in ratios],
+        "ratio_per_cpu_second": round(float(np.mean(cpu[32]) / np.mean(cpu[1])), 2),
+        "queries_per_call": round(calls[32], 1),
+        "machine_load": os.getloadavg()[0],
+    }
 
 
 if __name__ == "__main__":

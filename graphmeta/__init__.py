@@ -65,6 +65,7 @@ _HOME = {
     # recommendations for files and logs
     "recommend_file": "graphmeta.inference.bulk",
     "recommend_log": "graphmeta.inference.bulk",
+    "read_recommendations": "graphmeta.inference.read_back",
     "SessionFile": "graphmeta.inference.session_file",
     "check_encoder": "graphmeta.testing",
     "InputError": "graphmeta.errors",

@@ -23,6 +23,7 @@ from graphmeta.evaluation.next_basket import evaluate_next_basket as evaluate_ne
 from graphmeta.evaluation.ranking import evaluate as evaluate
 from graphmeta.inference.bulk import recommend_file as recommend_file
 from graphmeta.inference.bulk import recommend_log as recommend_log
+from graphmeta.inference.read_back import read_recommendations as read_recommendations
 from graphmeta.inference.session_file import SessionFile as SessionFile
 from graphmeta.published.catalogue import build as build
 from graphmeta.published.fit import fit as fit

@@ -12,15 +12,18 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from typer.main import get_command
 
+import graphmeta as gm
 from graphmeta.cli.commands import app, main
 from graphmeta.cli.options import FileOptions, LogOptions
-from graphmeta.cli.recommend_job import known_sessions, sessions_of
+from graphmeta.cli.recommend_job import known_sessions, sessions_of, times_of
 from graphmeta.data.graph_files import load_graph
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
@@ -223,15 +226,25 @@ def test_a_small_catalogue_has_shorter_lists(files: Path, tmp_path: Path, capsys
 
 
 def test_the_last_line_names_what_is_ahead_of_the_model(fitted: Path, files: Path, capsys: pytest.CaptureFixture):
-    """On the ring, session kNN is far ahead of two epochs."""
+    """On the ring, session_knn is far ahead of two epochs."""
     written = measured(fitted)
     knn = written["baselines"]["session_knn"]
     assert written["behind"]["session_knn"] == ["hit@20", "mrr@20"]
     assert main(["evaluate", str(fitted), str(files / "events.csv")]) == 0
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith("melu, with inner steps is behind ") and "on the same 12 samples" in line
-    assert f"session kNN (Hit@20 {100 * written['hit@20']:.2f} against {100 * knn['hit@20']:.2f} %" in line
+    assert f"session_knn (Hit@20 {100 * written['hit@20']:.2f} against {100 * knn['hit@20']:.2f} %" in line
     assert line + "." in (current(fitted / "model") / "README.md").read_text()
+
+
+def test_a_baseline_as_the_system_has_one_row_under_its_name(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    log = str(files / "events.csv")
+    command = ["fit", log, *COLUMNS, "--time", "at", "--out", str(tmp_path), "--system", "stan", "--no-refit"]
+    assert main(command) == 0 and main(["evaluate", str(tmp_path), log]) == 0
+    told = [line.split("  ")[0].strip() for line in capsys.readouterr().out.splitlines()]
+    assert [told.count(name) for name in ("popularity", "session_knn", "stan")] == [4, 4, 4]  # two tables, twice
 
 
 def test_unclicked_items_of_the_catalogue_are_recommended(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture):
@@ -333,9 +346,35 @@ def test_a_model_without_users_prints_a_note(fitted: Path, capsys: pytest.Captur
 def test_times_are_seconds_one_for_each_item(fitted: Path, capsys: pytest.CaptureFixture):
     command = [str(fitted), "--session", "i1 i2"]
     assert offered(capsys, *command, "--times", "10, 25.5") == offered(capsys, *command)
-    for times, line in (("10", "one time per click"), ("10 noon", "must be seconds")):
-        assert main(["recommend", *command, "--times", times]) == 2
-        assert line in capsys.readouterr().err
+    for times, line in (
+        ("10", "has 1 time for 2 clicks; give one per click"),
+        ("10 noon", "cannot be read; write one"),
+    ):
+        for kind in (["recommend"], ["explain"]):
+            asked = [kind[0], *command, *(["--item", "i3"] if kind[0] == "explain" else []), "--times", times]
+            assert main(asked) == 2
+            error = capsys.readouterr().err
+            assert line in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("form", "times"),
+    [
+        (None, ["0", "25.5"]),
+        (None, ["1700000000000", "1700000060000"]),
+        (None, ["2024-05-01T12:00:00+02:00", "2024-05-01 10:00:01"]),
+        (None, ["20240501", "20240502"]),
+        ("%d.%m.%Y %H:%M", ["01.05.2024 12:00", "01.05.2024 12:01"]),
+        ("h", ["473000", "473001"]),
+    ],
+)
+def test_times_are_read_as_those_of_a_log(form: str | None, times: list[str], tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("s,i,t\n" + "".join(f"1,{n},{time}\n" for n, time in enumerate(times)))
+    options = gm.ReadOptions(time_format=form)
+    log = gm.EventLog.read(options.of(tmp_path / "log.csv"), session="s", item="i", time="t")
+    model: Any = SimpleNamespace(notes={"columns": {"options": {"time_format": form}}})
+    assert times_of(model, [",".join(times)], [["a", "b"]]) == [log.time.tolist()]
+    assert times_of(model, [times[0], times[1]], [["a"], ["b"]]) == [[log.time[0]], [log.time[1]]]
 
 
 def test_evaluate_reads_the_users_that_a_model_needs(about_users: Path, files: Path, capsys: pytest.CaptureFixture):
@@ -637,7 +676,7 @@ def test_run_prints_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture, m
     assert main(["run", "--system", "melu", "--out", str(tmp_path / "out"), *SMALL]) == 0
     told = capsys.readouterr().out
     assert all(
-        text in told for text in ("session contains item", "session kNN", "melu, without inner steps", "Example 3")
+        text in told for text in ("session contains item", "session_knn", "melu, without inner steps", "Example 3")
     )
     assert told.count("<- bought") == 3 and "if_san (base model)" in told
     document = measured(tmp_path / "out")
@@ -679,7 +718,7 @@ def test_a_history_is_kept_on_request_and_read_from_a_log(
     assert list(metrics["last_sessions"]["up_cf"]) == ["0", "1", "2", "5", "10", "20", "all"]
     assert metrics["without_history"].keys() == METRICS and (tmp_path / "kept" / "known_sessions.png").is_file()
     told = capsys.readouterr().out
-    assert "UP-CF" in told and "number of a user's earlier sessions" in told and "20 (11-20)" in told
+    assert "up_cf" in told and "number of a user's earlier sessions" in told and "20 (11-20)" in told
     command = ["--session", "i1", "-k", "5"]
     kept, said = offered(capsys, str(tmp_path / "kept"), *command, "--user", "u3")
     known = events()[events().uid == "u3"].sid.nunique()

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from graphmeta.cli.commands import main
-from graphmeta.cli.log_columns import Columns
 from graphmeta.cli.session_ids import session_of
 from graphmeta.data.read_options import ActionWeights, ReadOptions
+from graphmeta.data.stored_columns import Columns
 from graphmeta.errors import InputError
 from graphmeta.published.load import load
 from graphmeta.testing import fake_log

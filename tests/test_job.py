@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from graphmeta.cli import fit_job as job
-from graphmeta.cli.log_columns import Columns
+from graphmeta.data.stored_columns import Columns
 from graphmeta.evaluation import protocol
 from graphmeta.published import training_plan as plan
 from graphmeta.testing import fake_log

@@ -18,7 +18,16 @@ from graphmeta.errors import InputError
 from graphmeta.published.catalogue import build
 from graphmeta.storage import load_state, save_state, state_hash
 from graphmeta.storage.lock import locked
-from graphmeta.storage.versions import current, identity, new_version, pointer, rollback, whole_version
+from graphmeta.storage.reports import reports
+from graphmeta.storage.versions import (
+    complete,
+    current,
+    identity,
+    new_version,
+    pointer,
+    rollback,
+    whole_version,
+)
 from graphmeta.testing import fake_log
 
 ROOT = Path(__file__).parents[1]
@@ -133,6 +142,59 @@ def test_readers_beside_a_writer_read_whole_versions(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(set(found)) > 2 and whole_version(tmp_path, read) == 11
+
+
+# Reports
+
+
+def save_reported(folder: Path, number: int, names: tuple[str, ...]) -> None:
+    with new_version(folder) as place:
+        save_state(place, "model", {"x": torch.full((3,), float(number))}, {"number": number})
+        (place / "reports").mkdir()
+        for name in names:
+            (place / "reports" / name).write_text(f"{name} {number}")
+
+
+def beside(folder: Path) -> dict[str, str]:
+    return {one.name: one.read_text() for one in folder.parent.iterdir() if one.is_file()}
+
+
+def test_reports_beside_a_model_are_those_of_its_current_version(tmp_path: Path) -> None:
+    folder, mine = tmp_path / "model", {"mine.txt": "mine"}
+    (tmp_path / "mine.txt").write_text("mine")
+    save_reported(folder, 1, ("metrics.json",))
+    save_reported(folder, 2, ("metrics.json", "curves.png"))
+    assert beside(folder) == mine | {"metrics.json": "metrics.json 2", "curves.png": "curves.png 2"}
+    assert rollback(folder) == 1 and beside(folder) == mine | {"metrics.json": "metrics.json 1"}
+    assert reports(folder, current(folder)) == [tmp_path / "metrics.json"]
+    rollback(folder, 2)
+    (tmp_path / "curves.png").unlink()  # a writer that was killed before it had copied all
+    (tmp_path / ".metrics.json.a1b2").write_text("half")
+    (folder / "versions" / ".new-x").mkdir()
+    complete(folder)
+    assert beside(folder) == mine | {"metrics.json": "metrics.json 2", "curves.png": "curves.png 2"}
+    assert versions(folder) == ["000001", "000002"]
+    build("sr_gnn", LOG.items, width=4).save(folder)  # has no reports
+    assert beside(folder) == mine and reports(folder, current(folder)) == []
+
+
+def test_a_rolled_back_fit_has_its_metrics_and_pictures_back(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rows = [f"s{n // 4},i{n % 7}" for n in range(400)]
+    (tmp_path / "events.csv").write_text("\n".join(["sid,iid", *rows]))
+    out, (one, two) = tmp_path / "out", ("1", "2")
+    command = ["fit", str(tmp_path / "events.csv"), "--session", "sid", "--item", "iid", "--system", "sr_gnn"]
+    command += ["--out", str(out), "--width", "4", "--no-refit", "--epochs"]
+    (tmp_path / "out").mkdir()
+    (out / "old.txt").write_text("of somebody else")
+    found = []
+    for epochs in (one, two):
+        assert main([*command, epochs]) == 0
+        assert "old.txt" not in capsys.readouterr().err.split("written: ")[1]
+        found.append({file.name: file.read_bytes() for file in out.iterdir() if file.is_file()})
+    assert found[0]["metrics.json"] != found[1]["metrics.json"] and found[0]["epochs.csv"] != found[1]["epochs.csv"]
+    assert main(["rollback", str(out)]) == 0
+    assert "metrics.json" in capsys.readouterr().err.splitlines()[-1]
+    assert {file.name: file.read_bytes() for file in out.iterdir() if file.is_file()} == found[0]
 
 
 # Two writers

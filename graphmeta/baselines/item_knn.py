@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from graphmeta.baselines.incidence import Clicks, Lists, dense, incidence, largest
+from graphmeta.baselines.votes import Votes
 from graphmeta.data.events import EventLog
 from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.scan.pairs import PairCounts
@@ -56,10 +57,21 @@ class ItemKNN:
     def scores(self, samples: Samples) -> Tensor:
         """``[S, num_items]``."""
         clicks = Clicks.of(samples, num_items=self.num_items)
+        row, item, weight = self._votes(clicks)
+        return dense(clicks.sample[row], item, weight=weight, shape=(len(samples), self.num_items))
+
+    def votes(self, samples: Samples, item: int) -> Votes:
+        """The clicked items to which an item is similar."""
+        clicks = Clicks.of(samples, num_items=self.num_items)
+        row, voted, weight = self._votes(clicks)
+        own = voted == item
+        number = clicks.item[row[own]]
+        return Votes("item", number, weight[own], [np.array([one]) for one in number])
+
+    def _votes(self, clicks: Clicks) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The click, item and weight of each vote."""
         row, at = self.similar.positions(clicks.item)
-        weight = self.similarity[at] / clicks.step[row]
-        item, shape = self.similar.value[at], (len(samples), self.num_items)
-        return dense(clicks.sample[row], item, weight=weight, shape=shape)
+        return row, self.similar.value[at], self.similarity[at] / clicks.step[row]
 
 
 Pairs = Iterable[tuple[np.ndarray, np.ndarray]]  # sorted first · items + second, and the sessions with both

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from graphmeta.baselines.incidence import Clicks, Lists, dense, incidence, largest, rank
+from graphmeta.baselines.votes import Votes
 from graphmeta.data.events import EventLog
 from graphmeta.errors import check_whole
 from graphmeta.sampling.samples import Samples
@@ -54,6 +55,12 @@ def rarity(ages_of: Lists, *, num_sessions: int) -> np.ndarray:
     return 1 + np.log(max(num_sessions, 1) / np.maximum(ages_of.lengths, 1))
 
 
+def votes_of_sessions(log: EventLog, age: np.ndarray, weight: np.ndarray) -> Votes:
+    """The votes of sessions by their age, 0 for the latest."""
+    number = log.num_sessions - 1 - age
+    return Votes("session", number, weight, [log.item[log.ptr[one] : log.ptr[one + 1]] for one in number])
+
+
 class SessionKNN:
     """Scores items of the most similar recent training sessions (V-SKNN).
 
@@ -87,6 +94,7 @@ class SessionKNN:
     def __init__(self, log: EventLog, *, neighbours: int = 100, recent: int = 1000, idf: bool = True) -> None:
         check_whole("neighbours", neighbours, 1)
         check_whole("recent", recent, 1)
+        self.log = log
         self.items, self.num_items, self.num_sessions = log.items, log.num_items, log.num_sessions
         self.neighbours, self.recent = neighbours, recent
         self.items_of, self.ages_of = incidence(log)
@@ -94,11 +102,21 @@ class SessionKNN:
 
     def scores(self, samples: Samples) -> Tensor:
         """``[S, num_items]``."""
+        sample, _, item, weight = self._votes(samples)
+        return dense(sample, item, weight=weight, shape=(len(samples), self.num_items))
+
+    def votes(self, samples: Samples, item: int) -> Votes:
+        """The neighbours with an item."""
+        _, age, voted, weight = self._votes(samples)
+        return votes_of_sessions(self.log, age[voted == item], weight[voted == item])
+
+    def _votes(self, samples: Samples) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The sample, the neighbour's age, the item and the weight of each vote."""
         clicks = Clicks.of(samples, num_items=self.num_items)
         found = Candidates.of(clicks, self.ages_of, num_sessions=self.num_sessions, recent=self.recent)
         similarity, latest = found.total(clicks.place), found.latest(clicks)
         near = largest(found.sample, similarity, most=self.neighbours)
         vote = similarity[near] / clicks.length[latest[near]] / clicks.step[latest[near]]
         row, at = self.items_of.positions(found.age[near])
-        item, shape = self.items_of.value[at], (len(samples), self.num_items)
-        return dense(found.sample[near][row], item, weight=vote[row] * self.rarity[item], shape=shape)
+        item = self.items_of.value[at]
+        return found.sample[near][row], found.age[near][row], item, vote[row] * self.rarity[item]

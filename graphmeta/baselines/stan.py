@@ -8,7 +8,8 @@ import numpy as np
 from torch import Tensor
 
 from graphmeta.baselines.incidence import Clicks, Lists, dense, incidence, largest
-from graphmeta.baselines.session_knn import Candidates, rarity
+from graphmeta.baselines.session_knn import Candidates, rarity, votes_of_sessions
+from graphmeta.baselines.votes import Votes
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError, check_whole
 from graphmeta.sampling.samples import Samples
@@ -73,6 +74,7 @@ class Stan:
         check_whole("neighbours", neighbours, 1)
         check_whole("recent", recent, 1)
         _check_scales({"lambda1": lambda1, "lambda2": lambda2, "lambda3": lambda3})
+        self.log = log
         self.items, self.num_items, self.num_sessions = log.items, log.num_items, log.num_sessions
         self.neighbours, self.recent = neighbours, recent
         self.lambda1, self.lambda2, self.lambda3 = lambda1, lambda2 if log.has_time else None, lambda3
@@ -83,16 +85,26 @@ class Stan:
 
     def scores(self, samples: Samples) -> Tensor:
         """``[S, num_items]``."""
+        sample, _, item, weight = self._votes(samples)
+        return dense(sample, item, weight=weight, shape=(len(samples), self.num_items))
+
+    def votes(self, samples: Samples, item: int) -> Votes:
+        """The neighbours with an item."""
+        _, age, voted, weight = self._votes(samples)
+        return votes_of_sessions(self.log, age[voted == item], weight[voted == item])
+
+    def _votes(self, samples: Samples) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The sample, the neighbour's age, the item and the weight of each vote."""
         clicks = Clicks.of(samples, num_items=self.num_items)
         found = Candidates.of(clicks, self.ages_of, num_sessions=self.num_sessions, recent=self.recent)
         similarity = self._similarity(found, clicks, samples)
         near = largest(found.sample, similarity, most=self.neighbours)
         row, at = self.items_of.positions(found.age[near])
-        item, shape = self.items_of.value[at], (len(samples), self.num_items)
+        item = self.items_of.value[at]
         shared = item == clicks.item[found.latest(clicks)[near]][row]
         distance = np.abs(self.places[at] - self.places[at][shared][row])
         weight = similarity[near][row] * _decay(distance, self.lambda3) * self.rarity[item]
-        return dense(found.sample[near][row], item, weight=weight, shape=shape)
+        return found.sample[near][row], found.age[near][row], item, weight
 
     def _similarity(self, found: Candidates, clicks: Clicks, samples: Samples) -> np.ndarray:
         distinct = np.bincount(clicks.sample, minlength=len(samples))

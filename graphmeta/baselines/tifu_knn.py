@@ -13,8 +13,10 @@ from graphmeta.baselines.user_items import (
     blocks,
     own_items,
     popular,
+    votes_of_users,
     with_popular,
 )
+from graphmeta.baselines.votes import Votes
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError, check_whole
 from graphmeta.sampling.samples import Samples
@@ -83,7 +85,21 @@ class TifuKNN:
         parts = [self._scores(own.take(rows), itself[rows]) for rows in blocks(work)]
         return with_popular(torch.cat(parts), known, self.popularity)
 
+    def votes(self, samples: Samples, item: int) -> Votes:
+        """The user's own frequency of an item, and those of the nearest users; of a user without sessions none."""
+        known = own_items(samples, self.items)
+        own, itself = self._vectors(known), self.trained_on.of_samples(samples.earlier, rows=1)
+        if not known.sessions[0]:
+            return votes_of_users(self.vectors, item, 0.0, np.zeros(len(self.vectors)))
+        mine = self.alpha * own.of_column(item).sum()
+        return votes_of_users(self.vectors, item, mine, self._weights(own, itself)[0])
+
     def _scores(self, own: Vectors, itself: np.ndarray) -> Tensor:
+        scaled = Vectors(own.ptr, own.column, self.alpha * own.weight).dense(self.num_items)
+        return torch.from_numpy(self.vectors.mixed(self._weights(own, itself), begin=scaled)).float()
+
+    def _weights(self, own: Vectors, itself: np.ndarray) -> np.ndarray:
+        """The weight of each training user for each row."""
         distance = own.squares[:, None] + self.squares - 2 * own.products(self.by_item, others=len(self.vectors))
         some = np.flatnonzero(itself >= 0)
         distance[some, itself[some]] = np.inf
@@ -92,8 +108,7 @@ class TifuKNN:
         found = np.maximum(np.bincount(near, minlength=len(own)), 1)
         weight = np.zeros_like(distance)
         weight[near, neighbour] = (1 - self.alpha) / found[near]
-        scaled = Vectors(own.ptr, own.column, self.alpha * own.weight).dense(self.num_items)
-        return torch.from_numpy(self.vectors.mixed(weight, begin=scaled)).float()
+        return weight
 
     def _vectors(self, known: UserItems) -> Vectors:
         """v_u of each row."""

@@ -14,8 +14,10 @@ from graphmeta.baselines.user_items import (
     blocks,
     own_items,
     popular,
+    votes_of_users,
     with_popular,
 )
+from graphmeta.baselines.votes import Votes
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError, check_whole
 from graphmeta.sampling.samples import Samples
@@ -84,20 +86,35 @@ class UPCF:
         parts = [self._scores(sets.take(rows), shares.take(rows), itself[rows]) for rows in blocks(work)]
         return with_popular(torch.cat(parts), known, self.popularity)
 
+    def votes(self, samples: Samples, item: int) -> Votes:
+        """The share of the user's own sessions with an item, and those of similar users; of a user without sessions
+        none.
+        """
+        known = own_items(samples, self.items)
+        if not known.sessions[0]:
+            return votes_of_users(self.shares, item, 0.0, np.zeros(len(self.shares)))
+        itself = self.trained_on.of_samples(samples.earlier, rows=1)
+        mine = self._shares(known).of_column(item).sum()
+        return votes_of_users(self.shares, item, mine, self._weights(self._sets(known), itself)[0])
+
     def _scores(self, sets: Vectors, shares: Vectors, itself: np.ndarray) -> Tensor:
+        own = shares.dense(self.num_items)
+        return torch.from_numpy(self.shares.mixed(self._weights(sets, itself), begin=own)).float()
+
+    def _weights(self, sets: Vectors, itself: np.ndarray) -> np.ndarray:
+        """The weight of each training user for each row."""
         shared = sets.products(self.by_item, others=len(self.shares))
         some = np.flatnonzero(itself >= 0)
         shared[some, itself[some]] = 0
         size = np.maximum(sets.lengths, 1)[:, None] ** self.alpha * np.maximum(self.sizes, 1) ** (1 - self.alpha)
         similarity = shared / size
         if self.neighbours is None:
-            weight = similarity**self.locality
-        else:  # rounding turns values that are equal in exact arithmetic into ties
-            row, user = nearest(np.where(shared > 0, -similarity.round(12), np.inf), most=self.neighbours)
-            weight = np.zeros_like(similarity)
-            weight[row, user] = similarity[row, user] ** self.locality
-        own = shares.dense(self.num_items)
-        return torch.from_numpy(self.shares.mixed(weight, begin=own)).float()
+            return similarity**self.locality
+        # Rounding turns values that are equal in exact arithmetic into ties.
+        row, user = nearest(np.where(shared > 0, -similarity.round(12), np.inf), most=self.neighbours)
+        weight = np.zeros_like(similarity)
+        weight[row, user] = similarity[row, user] ** self.locality
+        return weight
 
     def _sets(self, known: UserItems) -> Vectors:
         """1 for each item of each row's sessions."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from graphmeta.baselines.votes import OWN, Votes
 from graphmeta.data.events import EventLog
 from graphmeta.data.tables import EntityTable, same_ids
 from graphmeta.errors import InputError
@@ -130,6 +131,16 @@ class Vectors:
         row, other, term = by_column.weighted(self.rows, self.column, self.weight)
         return _sums(row * others + other, term, len(self) * others).reshape(len(self), others)
 
+    def of_column(self, column: int) -> np.ndarray:
+        """The weights of one column, ``[rows]``."""
+        own = self.column == column
+        return _sums(self.rows[own], self.weight[own], len(self))
+
+    def largest(self, row: int) -> np.ndarray:
+        """The columns of a row, the one with the largest weight first."""
+        own = slice(self.ptr[row], self.ptr[row + 1])
+        return self.column[own][np.argsort(-self.weight[own], kind="stable")]
+
     def terms(self, by_column: Vectors) -> np.ndarray:
         """Number of terms of each row's :meth:`products`."""
         return np.bincount(self.rows, by_column.lengths[self.column], minlength=len(self))
@@ -175,6 +186,19 @@ class TrainingUsers:
         known = self.histories.users.rows_of(users.ids)
         owner = np.searchsorted(earlier.histories.ptr, earlier.since, side="right") - 1
         return np.where(some, np.append(known, -1)[np.where(some, owner, -1)], -1)
+
+
+def votes_of_users(vectors: Vectors, item: int, own: float, weight: np.ndarray) -> Votes:
+    """The votes for an item: the user's ``own`` one, and those of training users.
+
+    Shapes: weight ``[rows]``, of each training user.
+    """
+    value = weight * vectors.of_column(item)
+    number = np.flatnonzero(value)
+    items = [vectors.largest(int(one)) for one in number]
+    if own:
+        return Votes("user", np.append(OWN, number), np.append(own, value[number]), [np.zeros(0, np.int64), *items])
+    return Votes("user", number, value[number], items)
 
 
 def popular(log: EventLog) -> np.ndarray:

@@ -20,6 +20,7 @@ import typer
 
 from graphmeta.cli import audit_commands, console, recommend_commands
 from graphmeta.cli.flattened import flattened
+from graphmeta.cli.given_model import GivenModel
 from graphmeta.cli.options import (
     Events,
     FileOptions,
@@ -165,10 +166,13 @@ class Output:
 
     def end(self, folder: Path, next_step: str) -> None:
         """Print what was written and the next command, or the metrics as JSON."""
+        from graphmeta.storage.reports import reports
+        from graphmeta.storage.versions import current
+
         if self.as_json:
             typer.echo((folder / "metrics.json").read_text())
-        written = ", ".join(map(str, sorted(folder.glob("[!.]*"))))
-        console.say(f"written: {written}")
+        written = sorted([folder / "model", *reports(folder / "model", current(folder / "model"))])
+        console.say(f"written: {', '.join(map(str, written))}")
         console.say(f"next: {next_step}")
 
 
@@ -189,8 +193,8 @@ def run(
     Prints graph statistics, training progress, a comparison with baselines, and recommendations with item names.
     """
     from graphmeta.cli import fit_job as job
-    from graphmeta.cli.log_columns import Columns
     from graphmeta.data.graph import build_graph
+    from graphmeta.data.stored_columns import Columns
     from graphmeta.datasets.session_logs import complete_journey
     from graphmeta.evaluation.examples import examples
     from graphmeta.evaluation.protocol import Rules, cut
@@ -378,7 +382,7 @@ def evaluate(
 
 app.command()(flattened(recommend_commands.recommend))
 app.command()(flattened(recommend_commands.similar))
-app.command()(recommend_commands.explain)
+app.command()(flattened(recommend_commands.explain))
 app.command()(flattened(audit_commands.audit))
 app.command()(flattened(audit_commands.bench))
 
@@ -463,6 +467,7 @@ def stream(
     from graphmeta.cli import fit_job as job
     from graphmeta.cli import stream_job
     from graphmeta.plots import figures as plots
+    from graphmeta.storage.lock import locked
 
     console.show(quiet=output.quiet or output.as_json, as_json=output.as_json)
     names = tuple(dict.fromkeys(service.system))
@@ -472,7 +477,7 @@ def stream(
     work = stream_job.StreamJob(
         names, out, resume=output.resume, **{k: v for k, v in asdict(service).items() if k != "system"}
     )
-    with _interruptible(out, what="period", mark="stream.json"):
+    with locked(out), _interruptible(out, what="period", mark="stream.json"):
         console.periods(stream_job.run_stream(work, reading.log(files), say=console.say))
     if output.as_json:
         typer.echo((out / "metrics.json").read_text())
@@ -491,25 +496,28 @@ def rollback(
 
     A running `serve` changes to it within seconds.
     """
-    from graphmeta.storage.versions import pointer
+    from graphmeta.storage.reports import reports
+    from graphmeta.storage.versions import current, pointer
     from graphmeta.storage.versions import rollback as roll_back
 
     place = versioned_folder(folder)
     before = pointer(place)
     number = roll_back(place, to)
     console.say(f"{place}: version {number} is current" + ("" if before is None else f", instead of {before.current}"))
+    if found := reports(place, current(place)):
+        console.say(f"of this version: {', '.join(map(str, found))}")
 
 
 @app.command()
 @flattened
-def serve(folder: Model, options: ServeOptions) -> None:
+def serve(folder: Model, options: ServeOptions, given: GivenModel) -> None:
     """Serve a model over HTTP, with a page to try it at /.
 
     A new version, written by `fit` into the same folder or restored by `rollback`, is loaded while the old one answers.
     """
     from graphmeta.cli.serve_job import serve as run_server
 
-    run_server(versioned_folder(folder), options)
+    run_server(versioned_folder(folder), options, given)
 
 
 @app.command()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from graphmeta.cli.history import load_history
-from graphmeta.cli.log_columns import Columns
 from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
+from graphmeta.data.stored_columns import Columns
 from graphmeta.errors import InputError, counted
 from graphmeta.evaluation.compare import Comparison, baselines, compare, metrics
 from graphmeta.evaluation.protocol import Rules, test_queries, unseen
@@ -33,21 +33,7 @@ def read_like(system: System, events: Path) -> EventLog:
     if columns is None or columns.get("user") is None:
         why = "not written by fit or run" if columns is None else "fitted to a log without users (--user)"
         raise InputError(f"the model was {why}, so the columns of {events.name} are unknown; use it from Python")
-    return _read(Columns.from_json(columns), events)
-
-
-def _read(columns: Columns, events: Path) -> EventLog:
-    """The log in a file with the columns of a model's own log; an error about columns names those of the log."""
-    try:
-        return columns.read(events)
-    except InputError as error:
-        message = str(error)
-        if "no column" in message:
-            names = {name: one for name, one in asdict(columns).items() if isinstance(one, str)}
-            message += "; rename its columns to those of the log that the model was fitted to: " + ", ".join(
-                f"{name} {one!r}" for name, one in names.items()
-            )
-        raise InputError(message if str(events) in message else f"{events}: {message}") from None
+    return Columns.from_json(columns).read_again(events)
 
 
 @dataclass(frozen=True)
@@ -97,7 +83,7 @@ def score(folder: Path, events: Path, *, history: Path | None = None, bar: Bar) 
     others = [] if history is None else [read_like(system, history)]
     # A model without users needs no user column, unless sessions are defined by user.
     plain = system.users is None and columns.session is not None and not system.reads_history and not others
-    log = _read(replace(columns, user=None) if plain else columns, events)
+    log = (replace(columns, user=None) if plain else columns).read_again(events)
     new = unseen(log, notes["cuts"])
     known = new.aligned_to(system.items, system.users)
     queries, past_of_users = test_queries(known, rules), None
@@ -109,7 +95,7 @@ def score(folder: Path, events: Path, *, history: Path | None = None, bar: Bar) 
         queries = histories.attached(queries, own.aligned_to(system.items, own.users))
         past_of_users = _counted(histories.log(), float(own.starts.min()), system)
     past = load_history(folder, system.items)
-    models = {} if past is None else baselines(past, past_of_users)
+    models = {} if past is None else baselines(past, past_of_users, beside=notes["system"])
     results = compare(system, queries, past=past or Popular(system), models=models, bar=bar)
     unknown = new.num_events - known.num_events
     document = metrics(results, system=notes["system"], seed=notes["seed"]) | {

@@ -1,13 +1,14 @@
 """From a log to a folder with a trained and evaluated model and its model card: shared by ``fit`` and ``run``.
 
-A folder holds ``model/`` (versions of weights, training sequences, model card), ``metrics.json`` and ``curves.png``;
-during training also ``checkpoint/``. All input is validated before the folder is created, and files are written
-atomically.
+A folder holds ``model/`` (versions of weights, training sequences, model card and reports), and the reports of the
+current version: ``metrics.json``, ``epochs.csv`` and pictures; during training also ``checkpoint/``. All input is
+validated before the folder is created, and files are written atomically.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -33,7 +34,8 @@ from graphmeta.published.plan_checkpoint import drop
 from graphmeta.published.training_plan import Say, TrainedPlan, refit, request_of, train_plan
 from graphmeta.sampling.user_histories import UserHistories
 from graphmeta.storage import load_state, write_bytes, write_json
-from graphmeta.storage.versions import identity, new_version, whole_version
+from graphmeta.storage.reports import REPORTS
+from graphmeta.storage.versions import complete, identity, new_version, whole_version
 from graphmeta.system import System
 from graphmeta.training.run import Checkpoint
 
@@ -95,6 +97,7 @@ def run_job(job: Job, log: EventLog | ScannedLog, *, split: Split, say: Say, bar
     if job.keep_histories:
         request["keep histories"] = True
     if job.resume and on_first(lambda: _finished(job.folder, request)):
+        on_first(lambda: _complete(job.folder))
         return None
     checkpoint = Checkpoint(job.folder / "checkpoint", job.resume)
     trained = train_plan(job.plan, split, checkpoint, say=say, bar=bar)
@@ -140,7 +143,8 @@ class _Made:
 
 
 def _finished(folder: Path, request: dict[str, Any]) -> bool:
-    if (folder / "checkpoint").exists() or not (folder / "metrics.json").is_file():
+    """Whether the current version is the result of this request."""
+    if identity(folder / "model") is None:
         return False
     document = whole_version(folder / "model", lambda version: load_state(version, "model")[1])
     return document["notes"].get("request") == request
@@ -185,22 +189,34 @@ def _version() -> str:
 
 
 def _write_all(job: Job, made: _Made) -> None:
-    """Write the folder: the model, its curves and its metrics; the checkpoint is removed."""
-    system, shipped, results = made.system, made.shipped, None if made.measured is None else made.measured.results
+    """Write the model with its reports as a new version; the checkpoint is removed."""
+    system, results = made.system, None if made.measured is None else made.measured.results
     past = anonymous(counted(job, made.used))
-    _write(job.folder / "model", system, past, results, keep_histories=job.keep_histories)
-    baselines_on_valid = validation_baselines(anonymous(counted(job, made.ranked)), made.ranked.valid)
-    plots.curves(made.trained.histories, job.folder / "curves.png", baselines=baselines_on_valid)
-    write_epochs(shipped.histories, job.folder)
-    write_json(job.folder / "metrics.json", made.document | {"history": as_json(shipped.histories)})
+    on_valid = validation_baselines(anonymous(counted(job, made.ranked)), made.ranked.valid)
+    system.check_finite()
+    with new_version(job.folder / "model") as place:
+        save_history(place, past)
+        write_bytes(place / "README.md", card(system, results).encode())
+        _report(made, on_valid, place / REPORTS)
+        system.write_files(place, keep_histories=job.keep_histories)
     drop(job.folder / "checkpoint")
 
 
-def _write(
-    folder: Path, system: System, past: EventLog | ScannedLog, results: Comparison | None, *, keep_histories: bool
-) -> None:
-    system.check_finite()
-    with new_version(folder) as place:
-        save_history(place, past)
-        write_bytes(place / "README.md", card(system, results).encode())
-        system.write_files(place, keep_histories=keep_histories)
+def _report(made: _Made, on_valid: Mapping[str, Mapping[str, float]], folder: Path) -> None:
+    """Write the curves, the picture of known sessions, the epochs and the metrics.
+
+    Args:
+        on_valid: baselines on the validation sessions, see
+            :func:`~graphmeta.cli.measuring.validation_baselines`.
+    """
+    plots.curves(made.trained.histories, folder / "curves.png", baselines=on_valid)
+    if made.measured is not None:
+        made.measured.draw(folder)
+    write_epochs(made.shipped.histories, folder)
+    write_json(folder / "metrics.json", made.document | {"history": as_json(made.shipped.histories)})
+
+
+def _complete(folder: Path) -> None:
+    """Finish what a run that was killed after its model was written has left to do."""
+    complete(folder / "model")
+    drop(folder / "checkpoint")

@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 
 from graphmeta.cli.history import anonymous
-from graphmeta.cli.log_columns import Columns
 from graphmeta.cli.model_card import titles
 from graphmeta.cli.new_items import with_new_items, with_vocabulary
 from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
 from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.splits import Split
+from graphmeta.data.stored_columns import Columns
 from graphmeta.data.tables import EntityTable
-from graphmeta.distributed.first import on_first
 from graphmeta.evaluation.compare import Comparison, baselines, by_known_sessions, compare, metrics
 from graphmeta.evaluation.lists import COMPARED_KS, lists_below
 from graphmeta.evaluation.protocol import Rules, test_queries
@@ -64,6 +63,15 @@ class Measured:
     last_sessions: dict[str, dict[int | None, Result]]
     document: dict[str, Any]
 
+    def draw(self, folder: Path) -> None:
+        """Write the picture of the metrics by the number of a user's earlier sessions, if the system reads these."""
+        if self.last_sessions:
+            names = titles(str(self.document["system"]), self.last_sessions)
+            found = {names[name]: self.results[name] for name in names}
+            plots.known_sessions(
+                found, {names[name]: own for name, own in self.last_sessions.items()}, folder / _PICTURE
+            )
+
 
 def measured_on_test(
     job: Job,
@@ -83,7 +91,7 @@ def measured_on_test(
     known = counted(job, ranked)
     past = anonymous(known)
     queries = with_earlier(test_queries(ranked.test, job.rules), ranked.test, ranked.parts)
-    models = baselines(past, known)
+    models = baselines(past, known, beside=job.plan.system)
     results = compare(system, queries, past=past, models=models, base=base, bar=bar)
     document = metrics(results, system=job.plan.system, seed=job.plan.seed)
     last_sessions = _by_last_sessions({**models, "system": system}, queries)
@@ -93,10 +101,6 @@ def measured_on_test(
             name: {"all" if n is None else str(n): result.metrics for n, result in own.items()}
             for name, own in last_sessions.items()
         }
-        names = titles(job.plan.system, last_sessions)
-        curves = {names[name]: own for name, own in last_sessions.items()}
-        found = {names[name]: results[name] for name in last_sessions}
-        on_first(lambda: plots.known_sessions(found, curves, job.folder / _PICTURE))
     return ranked, Measured(system, results, last_sessions, document)
 
 
@@ -120,7 +124,7 @@ def validation_baselines(past: EventLog | ScannedLog, valid: EventLog | ScannedL
         return {}
     models = baselines(past)
     ks = lists_below(past.num_items, COMPARED_KS)
-    return {name.replace("_", " "): evaluate(model, samples, ks=ks).metrics for name, model in models.items()}
+    return {name: evaluate(model, samples, ks=ks).metrics for name, model in models.items()}
 
 
 def with_earlier(queries: Samples, log: EventLog, parts: Sequence[EventLog]) -> Samples:

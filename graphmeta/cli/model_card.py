@@ -17,21 +17,15 @@ from graphmeta.system.blend import FLOOR
 
 
 def titles(system: str, found: Iterable[str]) -> dict[str, str]:
-    """Display names of the rows of a comparison."""
+    """Display names of the rows of a comparison; baselines have their names as systems."""
     found = list(found)
     every = {
-        "popularity": "popularity",
-        "session_knn": "session kNN",
-        "stan": "STAN",
-        "personal_frequency": "the user's own items by frequency",
-        "tifu_knn": "TIFU-kNN",
-        "up_cf": "UP-CF",
         "base_model": f"{CATALOGUE[system].encoder} (base model)",
         "without_steps": f"{system}, without inner steps",
         "without_history": f"{system}, without the user's history",
         "system": f"{system}, with inner steps" if "without_steps" in found else system,
     }
-    return {name: every[name] for name in found}
+    return {name: every.get(name, name) for name in found}
 
 
 def _measures(found: Iterable[str]) -> dict[str, str]:

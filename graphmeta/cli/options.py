@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from graphmeta.cli.log_columns import Columns
     from graphmeta.data.events import EventLog
     from graphmeta.data.read_options import ReadOptions
     from graphmeta.data.scan.log import ScannedLog
+    from graphmeta.data.stored_columns import Columns
     from graphmeta.data.tables import EntityTable
 
 MaxSupport = Annotated[
@@ -161,7 +161,8 @@ class LogOptions:
 
     def columns(self, files: FileOptions) -> Columns:
         """The columns of the event file and how it is read."""
-        from graphmeta.cli.log_columns import Columns, weights
+        from graphmeta.cli.log_columns import weights
+        from graphmeta.data.stored_columns import Columns
 
         actions = weights(files.action, files.action_weight or ())
         named = (self.item, self.session, self.time, self.user, self.inactivity_seconds)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from graphmeta.cli import console
-from graphmeta.cli.options import Json, Model, versioned_folder
+from graphmeta.cli.given_model import GivenModel
+from graphmeta.cli.options import Json, Model
 from graphmeta.errors import InputError, counted
 
 if TYPE_CHECKING:
@@ -20,11 +22,16 @@ if TYPE_CHECKING:
     from graphmeta.sampling.best import Recommendation
     from graphmeta.system import System
 
-User = Annotated[str | None, typer.Option("--user", help="User id of the sessions.")]
-History = Annotated[
-    Path | None,
-    typer.Option("--history", help="Log with users' earlier sessions, in the columns that fit has read."),
-]
+
+@dataclass(frozen=True)
+class GivenUser:
+    """The user of the sessions, and what is known of users."""
+
+    user: Annotated[str | None, typer.Option("--user", help="User id of the sessions.")] = None
+    history: Annotated[
+        Path | None,
+        typer.Option("--history", help="Log with users' earlier sessions, in the columns that fit has read."),
+    ] = None
 
 
 class Treatment(StrEnum):
@@ -40,6 +47,7 @@ _SESSION = (
     "Item ids, oldest first, separated by commas, or by blanks if no id has one; ids with commas in quotes: "
     "'\"a, b\",c'"
 )
+_TIMES = "Times of the clicks, separated by commas, written as in the log that fit has read"
 
 
 @dataclass(frozen=True)
@@ -47,9 +55,7 @@ class GivenSessions:
     """Sessions that are given as options."""
 
     session: Annotated[list[str] | None, typer.Option("--session", help=f"{_SESSION}; may be repeated.")] = None
-    times: Annotated[
-        list[str] | None, typer.Option("--times", help="Times of the clicks in seconds, once per --session.")
-    ] = None
+    times: Annotated[list[str] | None, typer.Option("--times", help=f"{_TIMES}; once per --session.")] = None
     unknown: Unknown = Treatment.error
     as_json: Json = False
 
@@ -127,9 +133,9 @@ def recommend(
     given: GivenSessions,
     files: FilesOfSessions,
     filtering: FilterOptions,
+    whose: GivenUser,
+    model: GivenModel,
     k: Annotated[int, typer.Option("-k", min=1, help="Number of items.")] = 10,
-    user: User = None,
-    history: History = None,
 ) -> None:
     """Recommend the next items of sessions; the sessions may be new.
 
@@ -140,28 +146,27 @@ def recommend(
             "name sessions by --session ITEM,ITEM, or a file of them by --in FILE --out FILE (one of both)"
         )
     if files.source is not None:
-        if user is not None or given.times:
+        if whose.user is not None or given.times:
             raise InputError("users and times of --in are columns of the file: --user-column, --time-column")
-        return _recommend_file(folder, files, filtering, k, history)
+        return _recommend_file(partial(model.load, folder), files, filtering, k, whose.history)
     if files.out is not None:
         raise InputError("--out is for the sessions of a file: --in FILE; for --session, use --json")
-    _recommend_sessions(folder, given, filtering, k, user, history)
+    _recommend_sessions(model.load(folder), given, filtering, k, whose)
     return None
 
 
 def _recommend_file(
-    folder: Path, files: FilesOfSessions, filtering: FilterOptions, k: int, history: Path | None
+    load: Callable[[], System], files: FilesOfSessions, filtering: FilterOptions, k: int, history: Path | None
 ) -> None:
     from graphmeta.cli.recommend_job import history_log, summary
     from graphmeta.inference.bulk import check_is_no_input, recommend_file, session_file
     from graphmeta.inference.parts import check_format
-    from graphmeta.published.load import load
 
     if files.source is None or files.out is None:
         raise InputError("--in needs the file to write: --out recommendations.csv")
     check_format(files.out)
     check_is_no_input(files.out, files.source, history, *filtering.files)
-    model = load(versioned_folder(folder))
+    model = load()
     filters = filtering.of(model)
     names = {name: getattr(files, f"{name}_column") for name in ("session", "item", "time", "user")}
     source, known = session_file(model, files.source, **names), history_log(model, history)
@@ -179,18 +184,14 @@ def _keywords(filters: Filters) -> CallOptions:
     return {"among": filters.among, "exclude": filters.exclude, "exclude_seen": filters.exclude_seen}
 
 
-def _recommend_sessions(
-    folder: Path, given: GivenSessions, filtering: FilterOptions, k: int, user: str | None, history: Path | None
-) -> None:
-    from graphmeta.cli.recommend_job import known_sessions, owners, seconds, sessions_of
-    from graphmeta.published.load import load
-    from graphmeta.sampling.queries import knows_any
+def _recommend_sessions(model: System, given: GivenSessions, filtering: FilterOptions, k: int, by: GivenUser) -> None:
+    from graphmeta.cli.recommend_job import known_sessions, owners, sessions_of, times_of
+    from graphmeta.inference.recommend import WHY_NONE, none_for
 
-    model = load(versioned_folder(folder))
     sessions = sessions_of(model, given.session or ())
-    whose = owners(model, user, len(sessions), console.say)
-    when = [seconds(text) for text in given.times] if given.times else None
-    known = known_sessions(model, user, history, console.say)
+    whose = owners(model, by.user, len(sessions), console.say)
+    when = times_of(model, given.times, sessions)
+    known = known_sessions(model, by.user, by.history, console.say)
     filters = filtering.of(model)
     rankings = model.recommend_many(
         sessions, k, users=whose, history=known, times=when, unknown=given.unknown, **_keywords(filters)
@@ -203,17 +204,16 @@ def _recommend_sessions(
         typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
         return
     for clicks, ranking in zip(sessions, rankings, strict=True):
-        _show(clicks, ranking, known=knows_any(model.items, clicks))
+        if ranking:
+            _show(clicks, ranking)
+        else:
+            console.say(f"no item to recommend after {', '.join(clicks)}: {WHY_NONE[none_for(model, clicks)]}")
 
 
-def _show(clicks: Sequence[str], ranking: Sequence[Recommendation], *, known: bool) -> None:
+def _show(clicks: Sequence[str], ranking: Sequence[Recommendation]) -> None:
     """Print the recommendations of a session."""
     from graphmeta.sampling.best import POPULAR
 
-    if not ranking:
-        why = "no item is allowed that could be recommended" if known else "no item of it is known to this model"
-        console.say(f"no item to recommend after {', '.join(clicks)}: {why}")
-        return
     title = "After " + ", ".join(clicks) if clicks else "The first item of a session"
     if ranking[0].why == POPULAR:
         title += ": nothing of it is known to this model; popular items, by their training events"
@@ -225,13 +225,12 @@ def similar(
     folder: Model,
     item: Annotated[str, typer.Argument(metavar="ITEM", help="Item id.")],
     filtering: FilterOptions,
+    given: GivenModel,
     k: Annotated[int, typer.Option("-k", min=1, help="Number of items.")] = 10,
     as_json: Json = False,
 ) -> None:
     """Find the items most similar to one: the cosine of the vectors that the model scores with."""
-    from graphmeta.published.load import load
-
-    model = load(versioned_folder(folder))
+    model = given.load(folder)
     filters = filtering.of(model)
     found = model.similar(item, k, among=filters.among, exclude=filters.exclude)
     if as_json:
@@ -245,9 +244,9 @@ def explain(
     folder: Model,
     session: Annotated[str, typer.Option("--session", help=f"{_SESSION}.")],
     item: Annotated[str, typer.Option("--item", help="The item whose score is explained.")],
-    user: User = None,
-    history: History = None,
-    times: Annotated[str | None, typer.Option("--times", help="Times of the clicks in seconds.")] = None,
+    whose: GivenUser,
+    given: GivenModel,
+    times: Annotated[str | None, typer.Option("--times", help=f"{_TIMES}.")] = None,
     unknown: Unknown = Treatment.error,
     as_json: Json = False,
 ) -> None:
@@ -255,18 +254,18 @@ def explain(
 
     By part of the model, by click and by the user's earlier sessions, in numbers that add up to the score.
     """
-    from graphmeta.cli.recommend_job import known_sessions, owners, seconds, sessions_of
-    from graphmeta.published.load import load
+    from graphmeta.cli.recommend_job import known_sessions, owners, sessions_of, times_of
 
-    model = load(versioned_folder(folder))
+    model = given.load(folder)
     clicks = sessions_of(model, [session])[0]
-    owners(model, user, 1, console.say)
+    owners(model, whose.user, 1, console.say)
+    when = times_of(model, None if times is None else [times], [clicks])
     found = model.explain(
         clicks,
         item,
-        user=user,
-        history=known_sessions(model, user, history, console.say),
-        times=None if times is None else seconds(times),
+        user=whose.user,
+        history=known_sessions(model, whose.user, whose.history, console.say),
+        times=None if when is None else when[0],
         unknown=unknown,
     )
     if as_json:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
 from graphmeta.cli.session_ids import session_of
 from graphmeta.data.events import EventLog
+from graphmeta.data.read_options import ReadOptions
+from graphmeta.data.times import seconds
 from graphmeta.errors import InputError, counted, plain
-from graphmeta.inference.bulk import NOTHING_ALLOWED, NOTHING_KNOWN, Written
+from graphmeta.inference.bulk import Written
 from graphmeta.inference.filters import Filters, chosen_items
+from graphmeta.inference.recommend import NOTHING_ALLOWED, NOTHING_KNOWN
 from graphmeta.sampling.best import ATTRIBUTES, MODEL, POPULAR
 from graphmeta.sampling.given_histories import given_earlier
 from graphmeta.sampling.queries import knows_any
@@ -102,12 +107,38 @@ def sessions_of(model: System, texts: Sequence[str]) -> list[list[str]]:
     return sessions
 
 
-def seconds(text: str) -> list[float]:
-    """The numbers of ``--times``."""
+def times_of(model: System, texts: Sequence[str] | None, sessions: Sequence[Sequence[str]]) -> list[list[float]] | None:
+    """The times of ``--times`` in seconds, each text those of a session, read as ``fit`` has read those of the log.
+
+    Raises:
+        InputError: a time that cannot be read, or another number of times than of clicks or sessions.
+    """
+    if not texts:
+        return None
+    if len(texts) != len(sessions):
+        given, wanted = counted(len(texts), "list"), counted(len(sessions), "session")
+        raise InputError(f"{given} of times for {wanted}; give --times once per --session")
+    form = ReadOptions(**(model.notes.get("columns") or {}).get("options", {})).time_format
+    return [_times(text, len(session), form) for text, session in zip(texts, sessions, strict=True)]
+
+
+def _times(text: str, clicks: int, form: str | None) -> list[float]:
+    parts = [text.strip()] if clicks == 1 else session_of(text, ())
+    if len(parts) != clicks:
+        raise InputError(
+            f"--times {text!r} has {counted(len(parts), 'time')} for {counted(clicks, 'click')}; give one per click, "
+            f"separated by commas"
+        )
     try:
-        return [float(part) for part in text.replace(",", " ").split()]
-    except ValueError:
-        raise InputError(f"--times {text!r} must be seconds, one number per item of the session") from None
+        with warnings.catch_warnings():  # numbers from 0 on are fine here
+            warnings.simplefilter("ignore")
+            return seconds(pd.Series(parts, dtype=object), "time", form).tolist()
+    except InputError:
+        as_read = "seconds since 1970 or ISO 8601 (2024-05-01T12:00:00)" if form is None else repr(form)
+        raise InputError(
+            f"--times {text!r} cannot be read; write one time per click, separated by commas, as in the log that the "
+            f"model was fitted to: {as_read}"
+        ) from None
 
 
 def owners(model: System, user: str | None, sessions: int, say: Callable[[str], None]) -> list[str] | None:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from graphmeta.cli.given_model import GivenModel
 from graphmeta.errors import InputError
 
 
@@ -32,7 +33,7 @@ class ServeOptions:
     ] = None
 
 
-def serve(folder: Path, options: ServeOptions) -> None:
+def serve(folder: Path, options: ServeOptions, given: GivenModel) -> None:
     """Serve the model in a folder until SIGTERM or SIGINT; then the requests in flight are answered first.
 
     Raises:
@@ -50,9 +51,10 @@ def serve(folder: Path, options: ServeOptions) -> None:
 
     limits = Limits(queue=options.queue, batch=options.batch, threads=options.threads)
     token_file = None if options.token_file is None else str(options.token_file.absolute())
-    settings = Settings(str(folder.absolute()), token_file, reload_every=options.reload, engine=limits)
+    source = given.source()
+    settings = Settings(str(folder.absolute()), source, token_file, reload_every=options.reload, engine=limits)
     settings.token()
-    model = Served.load(folder)  # an error is reported once, before the processes begin
+    model = Served.load(folder, source)  # an error is reported once, before the processes begin
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // (options.workers * options.threads))))
     with tempfile.TemporaryDirectory(prefix="graphmeta-") as counters:

@@ -28,9 +28,7 @@ def session_of(given: str, known: Container[str]) -> list[str]:
         try:
             parts = next(csv.reader([text], delimiter=mark or " ", skipinitialspace=True, strict=True), [])
         except csv.Error:
-            raise InputError(
-                f"--session {given!r} has a quote that is not closed; quote ids as in '\"a, b\",c'"
-            ) from None
+            raise InputError(f"{given!r} has a quote that is not closed; quote ids as in '\"a, b\",c'") from None
     else:
         parts = given.split(mark)
     return [part.strip() for part in parts if part.strip()]

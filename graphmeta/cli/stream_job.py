@@ -1,7 +1,8 @@
 """From a log to a folder with metrics of systems that are retrained every period: the ``stream`` command.
 
 A folder holds ``metrics.json``, ``periods.png`` and one folder per system with its state after the last finished period
-and the deployed model. All input is validated before anything is written, and files are written atomically.
+and the deployed model, whose version is in ``metrics.json``. All input is validated before anything is written, and
+files are written atomically.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from graphmeta.retrain.stream import PeriodReport, Pretraining, overall, stream
 from graphmeta.retrain.testing import StreamEvaluation
 from graphmeta.sampling.histories import sessions_by_user
 from graphmeta.sampling.samples import prefixes
-from graphmeta.storage import write_json
+from graphmeta.storage import clear_temporary, load_state, state_hash, write_json
+from graphmeta.storage.versions import complete, identity, whole_version
 from graphmeta.system import System
 from graphmeta.training.run import Checkpoint
 
@@ -127,12 +129,26 @@ def run_stream(job: StreamJob, log: EventLog, *, say: Say) -> dict[str, list[Per
             left = len(edges) - 2 - report.period
             ending = f", about {duration(left * spent / done)} left for {name}" if left else ""
             say(_line(name, report, len(edges) - 1) + ending)
-        system.notes |= {"system": name, "seed": job.seed, "period": job.period}
-        system.save(place / "model")
-    document = {name: {**overall(h), "periods": [asdict(r) for r in h]} for name, h in histories.items()}
+        system.notes |= {"system": name, "seed": job.seed, "period": job.period, "weights": state_hash(system)}
+        _save(system, place / "model", resumed=job.resume)
+    document = {
+        name: {"version": identity(job.folder / name / "model"), **overall(h), "periods": [asdict(r) for r in h]}
+        for name, h in histories.items()
+    }
+    clear_temporary(job.folder, ("metrics.json", "periods.png"))
     write_json(job.folder / "metrics.json", {"seed": job.seed, "period": job.period, "systems": document})
     stream_plots.periods(histories, job.folder / "periods.png")
     return histories
+
+
+def _save(system: System, folder: Path, *, resumed: bool) -> None:
+    """Write a new version, unless a run that was interrupted later has written it."""
+    if resumed and identity(folder) is not None:
+        document = whole_version(folder, lambda version: load_state(version, "model")[1])
+        if document["notes"] == system.notes:
+            complete(folder)
+            return
+    system.save(folder)
 
 
 def _built(name: str, job: StreamJob, log: EventLog) -> System:

@@ -31,26 +31,30 @@ class HasSupport(Protocol):
         ...
 
 
+_OF_SESSIONS = {"popularity": Popularity, "session_knn": SessionKNN, "stan": Stan}
 USER_BASELINES = {"personal_frequency": PersonalFrequency, "tifu_knn": TifuKNN, "up_cf": UPCF}
-_BASELINES = ("popularity", "session_knn", "stan", *USER_BASELINES)
+_BASELINES = (*_OF_SESSIONS, *USER_BASELINES)
 _OF_NEIGHBOURS = ("tifu_knn", "up_cf")
 _MOST_USERS = 20_000  # their cost grows with users × queries
 
 
-def baselines(past: EventLog | ScannedLog, known: EventLog | ScannedLog | None = None) -> dict[str, Any]:
-    """Popularity, session kNN and STAN; they never recommend repeats if no session of the log has any.
+def baselines(
+    past: EventLog | ScannedLog, known: EventLog | ScannedLog | None = None, *, beside: str | None = None
+) -> dict[str, Any]:
+    """Popularity, session kNN and STAN, by their names as systems; without repeats if no session of the log has any.
 
     Args:
         known: the same log with its users, if it has any: adds personal frequency, and for up to 20,000 users TIFU-kNN
             and UP-CF. Of a log on disk, popularity alone: the others read all of its events.
+        beside: the name of the system that they are compared with; it is left out.
     """
     if isinstance(past, ScannedLog):
-        return {"popularity": Popularity(past)}
-    models = {"popularity": Popularity(past), "session_knn": SessionKNN(past), "stan": Stan(past)}
+        return {} if beside == "popularity" else {"popularity": Popularity(past)}
+    kinds: dict[str, tuple[Any, EventLog]] = {name: (kind, past) for name, kind in _OF_SESSIONS.items()}
     if isinstance(known, EventLog) and known.users is not None:
         few = len(known.users) <= _MOST_USERS
-        models |= {name: kind(known) for name, kind in USER_BASELINES.items() if few or name not in _OF_NEIGHBOURS}
-    return {name: match_repeats(past, model) for name, model in models.items()}
+        kinds |= {name: (kind, known) for name, kind in USER_BASELINES.items() if few or name not in _OF_NEIGHBOURS}
+    return {name: match_repeats(past, kind(log)) for name, (kind, log) in kinds.items() if name != beside}
 
 
 def compare(
@@ -85,7 +89,7 @@ def compare(
         own = queries if reads_history(scorer) else plain
         return evaluate(scorer, own, ks=ks, support=past.support, progress=lambda rows: bar(rows, name), **adapting)
 
-    found = {name: measured(model, name.replace("_", " ")) for name, model in models.items()}
+    found = {name: measured(model, name) for name, model in models.items()}
     if base is not None:
         found["base_model"] = measured(base, "base model")
     if system.adaptation is not None:
@@ -118,7 +122,7 @@ class Comparison(dict[str, Result]):
         Args:
             names: display names.
         """
-        names = {name: name.replace("_", " ") for name in self} | dict(names or {})
+        names = {name: name for name in self} | dict(names or {})
         others = [
             f"{names[name]} ("
             + ", ".join(

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-import numpy as np
 import pandas as pd
 
 from graphmeta.data.events import EventLog
@@ -17,6 +16,7 @@ from graphmeta.data.read_options import Inactivity, ReadOptions
 from graphmeta.errors import InputError
 from graphmeta.inference.filters import CallOptions, taken_from
 from graphmeta.inference.parts import COLUMNS, Parts, check_format, parts_folder
+from graphmeta.inference.recommend import none_for
 from graphmeta.inference.session_file import Clicks, Layout, SessionFile, layout_of, parts_of
 from graphmeta.protocols import Bar
 from graphmeta.sampling.best import Recommendation
@@ -26,7 +26,6 @@ from graphmeta.storage.lock import locked
 if TYPE_CHECKING:
     from graphmeta.system import System
 
-NOTHING_KNOWN, NOTHING_ALLOWED = "no known item", "no allowed item"
 _SESSIONS = 4096  # of a log at a time
 
 
@@ -185,19 +184,13 @@ def recommendations(
     for session, clicked, ranking in zip(clicks.ids.tolist(), clicks.sessions, found, strict=True):
         rows.extend((session, at, *_fields(one)) for at, one in enumerate(ranking, 1))
         if not ranking:
-            rows.append((session, None, None, None, None, _reason(system, clicked)))
+            rows.append((session, None, None, None, None, none_for(system, clicked)))
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     return frame.astype({"rank": "Int32"} | ({"item": "Int64"} if system.items.ids.dtype.kind == "i" else {}))
 
 
 def _fields(one: Recommendation) -> tuple[Any, ...]:
     return one.item, one.name, one.score, one.why
-
-
-def _reason(system: System, clicked: list[Any]) -> str:
-    """Why a session has no recommendations."""
-    known = (system.items.rows_of(np.array(clicked, dtype=object)) >= 0).any()
-    return NOTHING_ALLOWED if known or system.events is not None else NOTHING_KNOWN
 
 
 def _request(
@@ -219,6 +212,7 @@ def _request(
             None if history is None else history.fingerprint(),
             None if system.histories is None else system.histories.log().fingerprint(),
         ],
+        "graph": None if system.sampler is None else system.sampler.log.fingerprint(),
         "k": k,
         "exclude_seen": filters.exclude_seen,
         **adapting,

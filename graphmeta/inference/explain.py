@@ -11,6 +11,7 @@ import torch
 
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError, printable
+from graphmeta.inference.neighbours import Neighbour, neighbours_of
 from graphmeta.inference.parts_of_score import attributes_of_product, parts_of_scores
 from graphmeta.inference.shapley import EXACT, Set, shapley
 from graphmeta.inference.similar import row_of
@@ -51,6 +52,8 @@ class Explanation:
     * ``without_clicks + Σ clicks == score``: the clicks, by Shapley values of the score of the session's sub-sessions;
       ``without_clicks`` is the score of the empty session.
     * ``without_history + Σ sessions == score``: the same for the user's earlier sessions, if the system reads them.
+    * ``Σ neighbours == score``: the sessions, items or users of the training log that voted for the item, for systems
+      of neighbours (``session_knn``, ``stan``, ``item_knn``, ``tifu_knn``, ``up_cf``).
 
     Shapley values are exact up to 8 clicks; beyond (``sampled``) they are means over 32 orders, and the sum is exact.
     """
@@ -65,6 +68,7 @@ class Explanation:
     without_history: float | None = None
     sessions: tuple[Share, ...] = ()
     sampled: bool = False
+    neighbours: tuple[Neighbour, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{printable(self.name)}: score {self.score:.4f}", "by part of the model"]
@@ -77,6 +81,9 @@ class Explanation:
         if self.without_history is not None:
             lines += ["by earlier session, oldest first", _line("(without history)", self.without_history)]
             lines += [_line(share.name, share.value) for share in self.sessions]
+        if self.neighbours:
+            lines += ["by neighbour, the largest share first"]
+            lines += [_line(one.name, one.value) for one in self.neighbours]
         return "\n".join(lines)
 
 
@@ -143,6 +150,7 @@ def explain(system: System, queries: Sessions, item: Any, adapting: Adapting) ->
         without_history,
         sessions,
         sampled=max(len(rows), len(sessions)) > EXACT,
+        neighbours=neighbours_of(system, whole, target),
     )
 
 

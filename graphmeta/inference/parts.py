@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from graphmeta.errors import InputError, counted, printable
+from graphmeta.inference.cells import cell_of
 from graphmeta.storage import write_bytes, write_json
 from graphmeta.storage.lock import LOCK_FILES
 
@@ -115,8 +116,10 @@ class Parts:
             write_table(pa.Table.from_pandas(frame, schema=self._schema(), preserve_index=False), content)
             return content.getvalue()
         separator = "\t" if self.kind == ".tsv" else ","
-        for name in ("session", "item", "name"):  # a file of text is also shown in terminals
-            frame = frame.assign(**{name: [printable(one) if isinstance(one, str) else one for one in frame[name]]})
+        for name in ("session", "item", "name"):  # a file of text is also shown in terminals and spreadsheets
+            codes, values = pd.factorize(frame[name], use_na_sentinel=False)
+            cells = [cell_of(printable(one)) if isinstance(one, str) else one for one in values.tolist()]
+            frame = frame.assign(**{name: pd.Series(cells, dtype=object).take(codes).to_numpy()})
         return frame.to_csv(index=False, header=False, sep=separator, float_format="%.9g", lineterminator="\n").encode()
 
     def _schema(self) -> Any:

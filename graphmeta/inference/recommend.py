@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from graphmeta.inference.popularity import popular
 from graphmeta.inference.retrieval import chooses_index, searched
 from graphmeta.protocols import Adapting, ComposesItems, CountsOnly
 from graphmeta.sampling.best import ATTRIBUTES, MODEL, Recommendation, best_of
-from graphmeta.sampling.queries import NO_KNOWN_USER, Sessions
+from graphmeta.sampling.queries import NO_KNOWN_USER, Sessions, knows_any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from graphmeta.sampling.samples import Samples
     from graphmeta.system import System
 
+NOTHING_KNOWN, NOTHING_ALLOWED = "no known item", "no allowed item"
+WHY_NONE = {
+    NOTHING_KNOWN: "no item of it is known to this model",
+    NOTHING_ALLOWED: "no item is allowed that could be recommended",
+}
 _SCORES = 2**24  # bytes of scores at a time
 _SEARCHED = 256  # sessions at a time in an index
 _FEATURES = 16  # a system that reads histories may compute many numbers for each score
@@ -78,6 +84,12 @@ def ranked(system: System, queries: Sessions, wanted: Wanted, adapting: Adapting
         for place, one in zip(rest, popular(system.events, k, system.items, seen, allowed), strict=True):
             found[place] = one
     return [one or [] for one in found]
+
+
+def none_for(system: System, session: Sequence[Any]) -> str:
+    """Why a session of original ids has no recommendations: a key of ``WHY_NONE``."""
+    known = system.events is not None or knows_any(system.items, session)
+    return NOTHING_ALLOWED if known else NOTHING_KNOWN
 
 
 def _has_user(system: System, samples: Samples, scores: Tensor) -> np.ndarray:

@@ -62,13 +62,15 @@ class Layout:
     """Where the parts of a file begin, found and checked in one pass before anything is computed.
 
     ``bounds``: row numbers ``[parts + 1]``; ``sessions``: groups of consecutive rows; ``whole``: whether all session
-    ids are whole numbers; ``digest``: the file's SHA-256.
+    ids are whole numbers; ``digest``: the file's SHA-256; ``noted``: the kinds of warnings that were given, which are
+    not given again.
     """
 
     bounds: list[int]
     sessions: int
     whole: bool
     digest: str
+    noted: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,8 @@ def layout_of(file: SessionFile, *, rows: int = _ROWS) -> Layout:
             column(there, name, role)
     role = "user" if isinstance(cut, Inactivity) else "session"
     bounds, whole, end, dropped, last = [0], True, 0, 0, None
-    starts, keys = list[np.ndarray](), list[np.ndarray]()
-    with _once(set()):
+    starts, keys, noted = list[np.ndarray](), list[np.ndarray](), set[str]()
+    with _once(noted):
         for frame in chunks(options.of(file.path), _ROWS, wanted=names.__contains__):
             if not len(frame):
                 continue
@@ -119,12 +121,12 @@ def layout_of(file: SessionFile, *, rows: int = _ROWS) -> Layout:
     _check_consecutive(file, role, np.concatenate(starts), np.concatenate(keys))
     with Path(file.path).open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
-    return Layout([*bounds, end], sum(map(len, starts)), whole, digest)
+    return Layout([*bounds, end], sum(map(len, starts)), whole, digest, frozenset(noted))
 
 
 def parts_of(file: SessionFile, layout: Layout, *, first: int = 0) -> Iterator[Clicks]:
     """The parts of a file, from number ``first`` on."""
-    number, held, seen = first, list[pd.DataFrame](), set[str]()
+    number, held, seen = first, list[pd.DataFrame](), set(layout.noted)
     bounds = layout.bounds
     for frame in _frames(file, _ROWS):
         frame = frame.loc[frame.index >= bounds[first]]

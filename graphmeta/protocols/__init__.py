@@ -147,6 +147,17 @@ class CountsOnly(Protocol, metaclass=ReadsMembers):
 
 
 @runtime_checkable
+class NamesVoters(Protocol, metaclass=ReadsMembers):
+    """A system that may score by the votes of neighbours."""
+
+    def votes(self, samples: Any, item: int) -> Any:
+        """The :class:`~graphmeta.baselines.votes.Votes` for an item in the only sample, and the ids of users by number
+        (None: not stored); None if it has no neighbours.
+        """
+        ...
+
+
+@runtime_checkable
 class NotProducts(Protocol, metaclass=ReadsMembers):
     """A head whose scores are not products of a query and an item vector, with the reason for error messages."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from graphmeta.baselines import NoRepeats, match_repeats
 from graphmeta.baselines.counted_log import CountedLog
+from graphmeta.baselines.votes import HasVotes, Votes
 from graphmeta.data.events import EventLog
 from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.tables import EntityTable
@@ -162,6 +163,18 @@ class Counting(System):
         earlier = samples.earlier
         has_history = np.zeros(len(samples), dtype=bool) if earlier is None else earlier.sessions > 0
         return known & (has_history if "owners" in self.keeps else has_history | (samples.lengths > 0))
+
+    def votes(self, samples: Samples, item: int) -> tuple[Votes, Sequence[Any] | None] | None:
+        """Who votes for an item in the only sample, and the ids of the users by their numbers if the model has them;
+        None for a baseline without neighbours.
+        """
+        scorer = self.scorer()
+        scorer = scorer.model if isinstance(scorer, NoRepeats) else scorer
+        if not isinstance(scorer, HasVotes):
+            return None
+        query = self.as_read(samples)
+        assert isinstance(query, Samples)
+        return scorer.votes(query, item), self.notes.get(_USERS) if self._users is None else self._users
 
     @property
     def excludes_session(self) -> bool:

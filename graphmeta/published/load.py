@@ -101,15 +101,24 @@ def _load(
         load_weights(system, tensors, str(folder))
     system.notes = document.notes
     system.events = stored_events(stored.get("events"), folder, system.items)
-    stored = load_histories(folder, system.items) if system.reads_history else None
-    system.histories = stored
+    system.histories = load_histories(folder, system.items) if system.reads_history else None
     for name, limit in document.limits.items():
         setattr(system, name, limit)
     if graph is not None:
-        system.attach_graph(graph)
-        if stored is not None and system.histories is not None:
-            system.histories = UserHistories.together(stored, system.histories.log())[0]
+        give_graph(system, graph)
     return system.eval()
+
+
+def give_graph(system: System, graph: EventLog | HeteroData) -> None:
+    """Let a system read a log or its graph, its users' sessions together with those that the system has.
+
+    Raises:
+        InputError: see :meth:`System.attach_graph <graphmeta.system.System.attach_graph>`.
+    """
+    stored = system.histories
+    system.attach_graph(graph)
+    if stored is not None and system.histories is not None and system.histories is not stored:
+        system.histories = UserHistories.together(stored, system.histories.log())[0]
 
 
 def read_document(stored: Any, place: str) -> Document:
@@ -244,7 +253,7 @@ def _entry(document: Document) -> tuple[Published, dict[str, Any]]:
     """The catalogue row of the build spec, and its arguments."""
     spec, place = document.spec, document.place
     if spec is None:
-        raise InputError(f"{place}: a custom system; pass build=, the function that builds it from the items")
+        raise InputError(f"{place}: a custom system; pass build=, the function that makes it from the items (--build)")
     entry = CATALOGUE.get(spec.name)
     if entry is None:
         raise InputError(f"{place}: the system {spec.name!r} is not in this version's catalogue; update graphmeta")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from graphmeta.errors import InputError
-from graphmeta.storage import load_state
+from graphmeta.storage import delete_state, load_state
 from graphmeta.training.run import Checkpoint
 
 # Folders of stages of a plan: the base model, the base model refitted on all sessions before the test, and the plan on
@@ -49,7 +49,6 @@ def can_resume(checkpoint: Checkpoint, request: dict[str, Any]) -> bool:
 def _drop(folder: Path) -> None:
     """Remove a checkpoint, and the folder if it is empty."""
     for name in ("training", "request"):
-        for file in (folder / f"{name}.json", *folder.glob(f"{name}-*.safetensors")):
-            file.unlink(missing_ok=True)
+        delete_state(folder, name)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()

@@ -17,7 +17,7 @@ from graphmeta.errors import InputError, counted
 from graphmeta.retrain.period import Period, State
 from graphmeta.retrain.strategy import Full, Strategy
 from graphmeta.retrain.testing import Measures, StreamEvaluation
-from graphmeta.storage import load_state, save_state
+from graphmeta.storage import clear_state, load_state, save_state
 from graphmeta.system import System
 from graphmeta.training.run import Checkpoint
 
@@ -181,6 +181,7 @@ class _Service:
         if not (folder / "stream.json").is_file():
             return
         tensors, document = load_state(folder, "stream")
+        clear_state(folder, "stream")
         if document["setting"] != self.setting:
             changed = sorted(k for k in self.setting if document["setting"].get(k) != self.setting[k])
             raise InputError(

@@ -15,19 +15,25 @@ from graphmeta.sampling.subgraph import SubgraphSampler
 
 
 def log_of(source: EventLog | HeteroData, items: EntityTable) -> EventLog:
-    """The log of a graph, with the item indices of a model; a log that has them keeps its own columns of the items.
+    """The log of a graph, with the item indices of a model; a log that has them keeps its own columns of the items, if
+    they include those of the model.
 
     Raises:
         InputError: neither a log nor a graph, or no event on an item of the model.
     """
     log = from_hetero(source) if isinstance(source, HeteroData) else source
     check_log("graph=", log)
-    if same_ids(items, log.items):
+    if same_ids(items, log.items) and has_columns(log.items, items):
         return log
     log = log.aligned_to(items, log.users)
     if log.num_events == 0:
         raise InputError("the graph has no event on an item of the model; give it the training log, or a later one")
     return log
+
+
+def has_columns(table: EntityTable | None, wanted: EntityTable | None) -> bool:
+    """Whether a table has the categorical columns of another."""
+    return wanted is None or (table is not None and wanted.categories.keys() <= table.categories.keys())
 
 
 def sampler_of(

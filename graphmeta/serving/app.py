@@ -64,8 +64,12 @@ class Server:
     def start(self) -> None:
         """Load the model, if it is not loaded, and watch its folder."""
         if self.engine is None:
-            self.engine = Engine(Served.load(self.settings.model), self.settings.engine, self.counters)
-        self.reloader = Reloader(self.engine, self.settings.model, every=self.settings.reload_every)
+            self.engine = Engine(
+                Served.load(self.settings.model, self.settings.source), self.settings.engine, self.counters
+            )
+        self.reloader = Reloader(
+            self.engine, self.settings.model, source=self.settings.source, every=self.settings.reload_every
+        )
 
     def stop(self) -> None:
         """Answer the requests that wait, then stop."""

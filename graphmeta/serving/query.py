@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphmeta.system import Recommendation
+
+if TYPE_CHECKING:
+    from graphmeta.serving.served import Served
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,12 @@ class Query:
 
 @dataclass(frozen=True)
 class Answer:
-    """Recommendations, and the version of the model that gave them."""
+    """Recommendations, and the model that gave them."""
 
     items: list[Recommendation]
-    version: str
+    model: Served
+
+    @property
+    def version(self) -> str:
+        """The version of the model."""
+        return self.model.version

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from graphmeta.errors import InputError
+from graphmeta.published.source import ALONE, Source
 from graphmeta.serving.engine import Engine
 from graphmeta.serving.served import Served
 from graphmeta.storage.versions import identity
@@ -22,11 +23,12 @@ class Reloader:
     A version that cannot be loaded is logged and counted, and the old one stays.
 
     Args:
+        source: what the model reads beside its folder, which is read again for each version.
         every: seconds after which the folder's pointer is read again.
     """
 
-    def __init__(self, engine: Engine, folder: str | Path, *, every: float = 1.0) -> None:
-        self.engine, self.folder, self.every = engine, Path(folder), every
+    def __init__(self, engine: Engine, folder: str | Path, *, source: Source = ALONE, every: float = 1.0) -> None:
+        self.engine, self.folder, self.source, self.every = engine, Path(folder), source, every
         self.failed: str | None = None  # the error of the newest version, if it could not be loaded
         self._bad: tuple[str | None, float] = (None, 0.0)
         self._stop = threading.Event()
@@ -53,7 +55,7 @@ class Reloader:
             if found == self._bad[0] and time.monotonic() - self._bad[1] < _AGAIN:
                 return False
             began = time.monotonic()
-            self.engine.replace(Served.load(self.folder))
+            self.engine.replace(Served.load(self.folder, self.source))
         except Exception as error:  # whatever a new version does, the old one goes on
             self.failed = str(error) if isinstance(error, InputError) else type(error).__name__
             self._bad = (found, time.monotonic())

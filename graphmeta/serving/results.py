@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from graphmeta.errors import InputError, counted
+from graphmeta.inference.recommend import WHY_NONE, none_for
 from graphmeta.serving import schemas
 from graphmeta.serving.query import Answer, Query
 from graphmeta.serving.served import Served
@@ -62,17 +63,19 @@ def recommended(
         (result,) = results
         if not isinstance(result, Answer):
             raise result
-        return schemas.RecommendResponse(**_result(queries[0], result, model).model_dump(), version=version)
+        return schemas.RecommendResponse(**_result(queries[0], result).model_dump(), version=version)
     return schemas.RecommendResponse(
-        version=version, results=[_result(*pair, model) for pair in zip(queries, results, strict=True)]
+        version=version, results=[_result(*pair) for pair in zip(queries, results, strict=True)]
     )
 
 
-def _result(query: Query, result: Answer | Exception, model: Served) -> schemas.Result:
+def _result(query: Query, result: Answer | Exception) -> schemas.Result:
     if not isinstance(result, Answer):
         return schemas.Result(error=" ".join(str(result).split()))
+    model = result.model
     return schemas.Result(
         items=scored(result.items),
+        reason=None if result.items else WHY_NONE[none_for(model.system, query.session)],
         unknown_items=len(model.unknown(query.session)),
         user_known=None if query.user is None else model.knows_user(query.user),
     )

@@ -84,6 +84,7 @@ class Result(BaseModel):
     """The recommendations for one session, or why there are none."""
 
     items: list[Scored] | None = None
+    reason: Annotated[str | None, Field(description="Why there are no items.")] = None
     unknown_items: Annotated[int | None, Field(description="Clicks on items unknown to the model.")] = None
     user_known: Annotated[bool | None, Field(description="Whether the user is known to the model.")] = None
     error: str | None = None
@@ -119,6 +120,15 @@ class Share(BaseModel):
     parts: dict[str, float] = {}
 
 
+class Neighbour(BaseModel):
+    """A session, item or user of the training log that voted for the item."""
+
+    kind: Literal["session", "item", "user"]
+    id: Any
+    name: str
+    value: float
+
+
 class Explanation(Item):
     """The score of an item in a session, as sums: over parts of the model; over ``without_clicks`` and the clicks; over
     ``without_history`` and the user's earlier sessions.
@@ -132,6 +142,7 @@ class Explanation(Item):
     without_history: float | None = None
     sessions: list[Share] = []
     sampled: Annotated[bool, Field(description="The shares of clicks are means over random orders.")] = False
+    neighbours: Annotated[list[Neighbour], Field(description="Of systems of neighbours: who voted for the item.")] = []
     version: str
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from graphmeta.errors import InputError
-from graphmeta.published.load import load
+from graphmeta.published.source import ALONE, Source
 from graphmeta.serving.query import Query
 from graphmeta.storage.versions import identity, whole_version
 from graphmeta.system import Recommendation, System
@@ -28,17 +28,18 @@ class Served:
     card: str = ""
 
     @classmethod
-    def load(cls, folder: str | Path) -> Served:
+    def load(cls, folder: str | Path, source: Source = ALONE) -> Served:
         """The current version of a model folder, warmed up.
 
         Raises:
-            InputError: no model, a damaged one, or one that cannot recommend without its log.
+            InputError: no model, a damaged one, or one that cannot recommend without its log or build function, which
+                the ``source`` lacks.
         """
 
         def read(place: Path) -> Served:
             card = place / "README.md"
             version = identity(place) if place == Path(folder) else str(int(place.name))
-            return cls(load(place), version or "", card.read_text("utf-8") if card.is_file() else "")
+            return cls(source.load(place), version or "", card.read_text("utf-8") if card.is_file() else "")
 
         served = whole_version(folder, read)
         served.warm()

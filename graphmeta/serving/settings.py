@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from graphmeta.errors import InputError
+from graphmeta.published.source import Source
 from graphmeta.serving.engine import Limits
 
 VARIABLE, TOKEN = "GRAPHMETA_SERVING", "GRAPHMETA_TOKEN"
@@ -20,7 +21,7 @@ class Settings:
     """Settings of one worker process.
 
     Args:
-        model: the model folder.
+        model: the model folder; source: what the model reads beside it.
         token_file: a file with the bearer token; without, that of the variable GRAPHMETA_TOKEN, or none.
         counters: the folder in which the worker processes share their counters.
         reload_every: seconds after which the model's pointer is read again.
@@ -29,6 +30,7 @@ class Settings:
     """
 
     model: str
+    source: Source = field(default_factory=Source)
     token_file: str | None = None
     counters: str | None = None
     reload_every: float = 1.0
@@ -47,7 +49,7 @@ class Settings:
     def from_text(cls, text: str) -> Settings:
         """The settings of :meth:`to_text`."""
         found = json.loads(text)
-        return cls(**{**found, "engine": Limits(**found["engine"])})
+        return cls(**{**found, "engine": Limits(**found["engine"]), "source": Source(**found["source"])})
 
     def token(self, environment: Mapping[str, str] = os.environ) -> bytes | None:
         """The bearer token that requests need; None if they need none.

@@ -7,11 +7,13 @@ new. A process killed at any time leaves either state readable.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import re
 import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,17 +65,37 @@ def save_state(folder: Path, name: str, tensors: dict[str, Tensor], document: di
     write_bytes(folder / file, content)
     body = {"document": document, "tensors": {"file": file, "sha256": digest}}
     write_json(folder / f"{name}.json", body | {"sha256": _digest(body)})
-    stale = re.compile(r"\.?{0}-[0-9a-f]{{16}}\.safetensors(\.\w+)?|\.{0}\.json\.\w+".format(re.escape(name)))
-    for old in folder.iterdir():
-        if stale.fullmatch(old.name) and old.name != file:
-            old.unlink(missing_ok=True)
+    _remove(folder, name, kept=(f"{name}.json", file))
 
 
 def delete_state(folder: Path, name: str) -> None:
-    """Remove what :func:`save_state` wrote, if there is any."""
-    written = re.compile(rf"{re.escape(name)}(\.json|-[0-9a-f]{{16}}\.safetensors)")
+    """Remove what :func:`save_state` wrote, if there is any, also what was left by killed writers."""
+    _remove(folder, name)
+
+
+def clear_state(folder: Path, name: str) -> None:
+    """Remove what killed writers of :func:`save_state` left beside the state.
+
+    Raises:
+        InputError: as :func:`load_state`.
+    """
+    _, file, _ = _document(folder, name)
+    _remove(folder, name, kept=(f"{name}.json", file))
+
+
+def clear_temporary(folder: Path, names: Iterable[str]) -> None:
+    """Remove what killed writers of these files (:func:`write_bytes`) left."""
+    for name in names:
+        for old in folder.glob(f".{glob.escape(name)}.*"):
+            old.unlink(missing_ok=True)
+
+
+def _remove(folder: Path, name: str, kept: Sequence[str] = ()) -> None:
+    """Remove the files of a state, and temporary ones of theirs, but for the ``kept`` ones."""
+    file = rf"{re.escape(name)}(\.json|-[0-9a-f]{{16}}\.safetensors)"
+    own = re.compile(rf"{file}|\.{file}\.\w+")
     for old in folder.iterdir() if folder.is_dir() else ():
-        if written.fullmatch(old.name):
+        if own.fullmatch(old.name) and old.name not in kept:
             old.unlink(missing_ok=True)
 
 
@@ -86,6 +108,13 @@ def load_state(folder: Path, name: str, *, mapped: bool = False) -> tuple[dict[s
     Raises:
         InputError: a missing, truncated or changed file; names it.
     """
+    document, file, digest = _document(folder, name)
+    load = _map_tensors if mapped else _load_tensors
+    return load(folder / file, digest), document
+
+
+def _document(folder: Path, name: str) -> tuple[dict[str, Any], str, str]:
+    """The document of a state, and the name and SHA-256 of its file of tensors."""
     path = folder / f"{name}.json"
     if not path.is_file():
         inner = folder / "model"
@@ -100,8 +129,7 @@ def load_state(folder: Path, name: str, *, mapped: bool = False) -> tuple[dict[s
         raise InputError(f"{path}: cut short or not a graphmeta file; restore it from a copy") from None
     if changed:
         raise InputError(f"{path}: changed since it was written (its SHA-256 differs); restore it from a copy")
-    load = _map_tensors if mapped else _load_tensors
-    return load(folder / file, tensors_digest), document
+    return document, file, tensors_digest
 
 
 def _load_tensors(path: Path, digest: str) -> dict[str, Tensor]:

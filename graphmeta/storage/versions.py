@@ -3,6 +3,8 @@
 ``current.json`` names the current version, a folder ``versions/<number>``, and the earlier ones to roll back to. A
 reader beside a writer reads one whole version: a version is complete before the pointer names it, and stays for as long
 as it is among the last three. A folder without a pointer is one version itself, as written before there were versions.
+
+Reports of a version (metrics, pictures) are copied beside the folder: :mod:`graphmeta.storage.reports`.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import TypeVar
 from graphmeta.errors import InputError
 from graphmeta.storage import write_json
 from graphmeta.storage.lock import locked
+from graphmeta.storage.reports import publish
 
 KEPT = 3  # versions, the current one included
 _POINTER, _VERSIONS, _MODEL = "current.json", "versions", "model.json"
@@ -131,6 +134,7 @@ def new_version(folder: str | Path) -> Iterator[Path]:
                     (folder / _VERSIONS).rmdir()
                 raise
             _switch(folder, Pointer(number) if before is None else before.then(number))
+            publish(folder, current(folder))
             _clear(folder)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another folder") from None
@@ -159,7 +163,22 @@ def rollback(folder: str | Path, to: int | None = None) -> int:
             names = ", ".join(map(str, there)) or "no other one"
             raise InputError(f"{folder}: no version {number} to roll back to; there is {names}")
         _switch(folder, found.back_to(number))
+        publish(folder, current(folder))
         return number
+
+
+def complete(folder: str | Path) -> None:
+    """Finish what a writer that was killed after its version was whole has left to do.
+
+    Raises:
+        InputError: another writer.
+    """
+    folder = Path(folder)
+    if pointer(folder) is not None:
+        with locked(folder, wait=_WAIT):
+            _clear_unfinished(folder)
+            publish(folder, current(folder))
+            _clear(folder)
 
 
 def _place(folder: Path, number: int) -> Path:

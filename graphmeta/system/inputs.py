@@ -14,7 +14,7 @@ from graphmeta.data.tables import same_ids
 from graphmeta.errors import InputError
 from graphmeta.inference.popularity import events_of
 from graphmeta.protocols import CountsShards, FitsStatistics, ReadsHistory, ReadsSubgraph, reads_earlier_sessions
-from graphmeta.sampling.given_graph import item_sampler, log_of, sampler_of
+from graphmeta.sampling.given_graph import has_columns, item_sampler, log_of, sampler_of
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.tasks import MakesBatches, TaskBatch, Tasks, TaskSizes, task_batch, task_sizes
@@ -85,7 +85,8 @@ class SystemInputs(SystemCore):
         if not self.reads_history and self._reads_subgraph() is None:
             raise InputError("this system reads no graph and no history; leave it out")
         log = log_of(source, self.items)
-        known = log if same_ids(self.users, log.users) else log.aligned_to(self.items, self.users)
+        same = same_ids(self.users, log.users) and has_columns(log.users, self.users)
+        known = log if same else log.aligned_to(self.items, self.users)
         self._read(known, log)
 
     def _read(self, log: EventLog, whole: EventLog) -> None:
@@ -173,7 +174,7 @@ class SystemInputs(SystemCore):
         if sampler is None:
             raise InputError(
                 "the encoder reads the graph around a session and the system has none (models are saved without it); "
-                "give it the log: load(folder, graph=log) or system.attach_graph(log)"
+                "give it the log: load(folder, graph=log) or system.attach_graph(log) (--graph LOG)"
             )
         events = any(isinstance(part, ReadsHistory) and part.reads_history for part in self.modules())
         return partial(sampler, history_events=events)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -227,6 +228,15 @@ def test_bad_rows_are_dropped_and_counted_once(system, frame, tmp_path, monkeypa
     ) as caught:
         gm.recommend_file(system, file, tmp_path / "out.csv", 2)
     assert len(caught) == 1
+
+
+def test_a_note_is_given_once_for_both_passes(system, frame, tmp_path, monkeypatch):
+    small_parts(monkeypatch, 30)
+    frame.assign(at=frame["at"] % 1000).to_csv(tmp_path / "in.csv", index=False)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        gm.recommend_file(system, columns(tmp_path / "in.csv"), tmp_path / "out.csv", 2)
+    assert [str(one.message).count("lie in 1970") for one in caught] == [1]
 
 
 def test_parts_of_another_request_and_other_endings_are_refused(system, frame, tmp_path, monkeypatch):

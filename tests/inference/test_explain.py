@@ -9,9 +9,11 @@ import torch
 
 from graphmeta.errors import InputError
 from graphmeta.inference.shapley import shapley
-from graphmeta.published.catalogue import CATALOGUE, RANKING
+from graphmeta.published.catalogue import CATALOGUE, RANKING, build
+from graphmeta.published.load import load
 from graphmeta.sampling.samples import sessions_without_target
 from graphmeta.sampling.session_batch import session_batch
+from graphmeta.testing import fake_log
 from tests.catalogue import LOG, made
 
 SESSION, TIMES = ["i1", "i2", "i1"], [2e9, 2e9 + 5, 2e9 + 9]
@@ -165,3 +167,46 @@ def test_explaining_changes_nothing_and_errors_name_the_remedy():
     one, other = rating.items.ids[:2].tolist()
     with pytest.raises(InputError, match="rating"):
         rating.explain([one], other)
+
+
+OF_NEIGHBOURS = ("item_knn", "session_knn", "stan", "tifu_knn", "up_cf")
+
+
+@pytest.mark.parametrize("name", OF_NEIGHBOURS)
+def test_neighbours_are_named_and_add_up_to_the_score(name, tmp_path):
+    """Ids of users only of a model that was saved with its histories; sessions by their items."""
+    log = fake_log(sessions=90, items=12, length=4)
+    system = build(name, log.items, users=log.users)
+    system.fit_statistics(log)
+    user, session = "u3", log.items.ids[log.item[:3]].tolist()
+    item = system.recommend(session, 1, user=user if system.reads_history else None)[0].item
+    system.save(tmp_path / "plain")
+    system.save(tmp_path / "kept", keep_histories=True)
+    found = {}
+    for folder in ("plain", "kept"):
+        loaded = load(tmp_path / folder)
+        given = {"user": user, "history": log} if system.reads_history else {}
+        found[folder] = why = loaded.explain(session, item, **given)
+        assert 2 <= len(why.neighbours) <= 11 and why.score > 0
+        assert sum(one.value for one in why.neighbours) == pytest.approx(why.score, rel=1e-5)
+        values = [one.value for one in why.neighbours if not one.name.startswith("(")]
+        assert values == sorted(values, reverse=True) and all(one.name in str(why) for one in why.neighbours)
+    kinds = {one.kind for one in found["kept"].neighbours}
+    users = set(log.users.ids.tolist())
+    if name == "item_knn":
+        assert kinds == {"item"} and {one.id for one in found["plain"].neighbours} <= set(session)
+    elif name in ("session_knn", "stan"):
+        first = found["plain"].neighbours[0]
+        assert kinds == {"session"} and all(one.id is None for one in found["kept"].neighbours)
+        assert first.name.startswith("a session with ") and item in first.name
+        sessions = [", ".join(log.items.ids[log.item[a:b]]) for a, b in zip(log.ptr, log.ptr[1:], strict=False)]
+        assert first.name.removeprefix("a session with ") in sessions
+    else:
+        assert kinds == {"user"} and all(one.id is None for one in found["plain"].neighbours)
+        assert not any(one.name.startswith("user ") for one in found["plain"].neighbours)
+        named = [one for one in found["kept"].neighbours if not one.name.startswith("(")]
+        assert named and all(one.id in users and one.name == f"user {one.id}" for one in named)
+
+
+def test_systems_without_neighbours_name_none():
+    assert trained("sr_gnn").explain(["i1"], "i2").neighbours == ()

@@ -126,6 +126,33 @@ def test_what_waits_too_long_is_refused_and_what_was_cancelled_is_skipped() -> N
     assert model.sizes == [1]
 
 
+@pytest.mark.parametrize(("linger", "sizes"), [(50.0, [2, 2]), (0.0, [2, 1, 1])])
+def test_after_a_call_of_several_the_next_waits_for_as_many(
+    linger: float, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a request that comes alone is answered at once."""
+    monkeypatch.setattr("graphmeta.serving.engine.LINGER", linger)
+    model = Blocked.made()
+    with Engine(model, Limits(batch=4)) as engine:
+        first = engine.submit(*queries(2))
+        until(lambda: model.sizes == [2])
+        time.sleep(0.1)
+        model.go.set()
+        assert all(one.result(20).items for one in first)
+        model.go.clear()
+        second = engine.submit(*queries(1))
+        until(lambda: linger or model.sizes == [2, 1])
+        second += engine.submit(*queries(1))
+        model.go.set()
+        assert all(one.result(20).items for one in second)
+        assert model.sizes == sizes
+        if linger:
+            began = time.monotonic()
+            third = engine.submit(*queries(2))
+            assert all(one.result(20).items for one in third) and model.sizes == [2, 2, 2]
+            assert time.monotonic() - began < 5.0  # as many wait, so it does not wait longer
+
+
 def test_stopping_answers_what_waits() -> None:
     model = Blocked.made()
     engine = Engine(model, Limits(batch=2))

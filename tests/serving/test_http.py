@@ -16,6 +16,7 @@ import pytest
 
 from graphmeta.cli.commands import main
 from graphmeta.errors import InputError
+from graphmeta.published.catalogue import build
 from graphmeta.serving.app import Server, create_app
 from graphmeta.serving.engine import Limits
 from graphmeta.serving.guard import depth
@@ -106,6 +107,41 @@ def test_a_batch_has_a_result_or_an_error_for_each_session() -> None:
     assert "items" not in found
     for wrong in ({"batch": batch, "session": ["i1"]}, {"batch": []}, {"batch": batch * 40}):
         assert error(send("POST", "/recommend", json=wrong), 422)
+
+
+def test_one_version_answers_a_batch_also_if_a_new_one_comes_meanwhile() -> None:
+    """A single request that was queued before the new version may get it."""
+    old = Blocked.made()
+    new = Served(trained("sr_gnn", 2), "2")
+    batch = {"batch": [{"session": one} for one in SESSIONS[:7]], "k": 5}
+
+    async def ask(client: httpx.AsyncClient, server: Server) -> list[httpx.Response]:
+        first = asyncio.create_task(client.post("/recommend", json=batch))
+        await asyncio.to_thread(until, lambda: old.sizes == [3])
+        single = asyncio.create_task(client.post("/recommend", json={"session": SESSIONS[0], "k": 5}))
+        await asyncio.to_thread(until, lambda: server.ready.waiting == 5)
+        server.ready.replace(new)
+        second = asyncio.create_task(client.post("/recommend", json=batch))
+        await asyncio.to_thread(until, lambda: server.ready.waiting == 12)
+        old.go.set()
+        return [await first, await second, await single]
+
+    first, second, single = with_client(ask, old, engine=Limits(batch=3))
+    assert old.sizes == [3, 3, 1] and single.json()["version"] == "2"
+    for found, version, seed in ((first, "1", 0), (second, "2", 2)):
+        assert found.json()["version"] == version
+        for session, result in zip(SESSIONS[:7], found.json()["results"], strict=True):
+            assert listed(result["items"]) == plain(trained("sr_gnn", seed).recommend(session, 5))
+
+
+def test_an_empty_result_has_its_reason() -> None:
+    everything = LOG.items.ids.tolist()
+    found = send("POST", "/recommend", json={"session": SESSIONS[0], "exclude": everything}).json()
+    assert found["items"] == [] and found["reason"] == "no item is allowed that could be recommended"
+    without_counts = Served(build("sr_gnn", LOG.items, width=4).eval(), "1")
+    batch = [{"session": ["strange"]}, {"session": SESSIONS[0]}]
+    first, second = send("POST", "/recommend", without_counts, json={"batch": batch}).json()["results"]
+    assert "no known item" in first.get("reason", first.get("error")) and "reason" not in second
 
 
 def test_filters_leave_only_chosen_items() -> None:

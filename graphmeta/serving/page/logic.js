@@ -71,6 +71,9 @@ export function tables(explanation) {
     found.push(table("By earlier session, oldest first", [
       { name: "(without history)", value: explanation.without_history }, ...explanation.sessions]));
   }
+  if (explanation.neighbours?.length) {
+    found.push(table("By neighbour, the largest share first", explanation.neighbours));
+  }
   found.push(table("By part of the model", named(explanation.parts)));
   if (Object.keys(explanation.attributes).length) {
     found.push(table("The product, by what the item's vector is made of", named(explanation.attributes)));

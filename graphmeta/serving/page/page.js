@@ -147,7 +147,8 @@ async function recommend() {
   ranking($("after"), after.value.items, moves(first, after.value.items), true);
   const known = after.value.user_known;
   $("user-note").textContent = user === "" || known !== false ? "" : "This user is unknown to the model.";
-  say(`${after.value.items.length} recommendations, from version ${after.value.version} of the model.`);
+  const { items, reason, version } = after.value;
+  say(items.length ? `${items.length} recommendations, from version ${version} of the model.` : `No recommendation: ${reason}.`);
 }
 
 async function explain(one) {
