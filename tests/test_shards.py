@@ -1,5 +1,6 @@
 """Training and counting from the shards of a log on disk."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -186,7 +187,7 @@ def test_fit_reads_a_log_that_fits_and_trains_in_shards_on_one_that_does_not(
 @pytest.mark.slow
 @pytest.mark.parametrize("system", ["sr_gnn", "reranker"])
 def test_the_command_for_a_pattern_of_files(
-    files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str
+    files: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], system: str
 ) -> None:
     monkeypatch.setattr("graphmeta.data.scan.stored.PER_EVENT", 2**24)
     options = ["--session", "session", "--item", "item", "--time", "time", "--min-item-support", "1", "--epochs", "1"]
@@ -196,6 +197,12 @@ def test_the_command_for_a_pattern_of_files(
     assert len(loaded.recommend([loaded.items.ids[0]], k=3)) == 3
     more = ["base_model"] if system == "reranker" else []
     assert set(loaded.notes["metrics"]["baselines"]) == {"popularity", *more}
+    assert "stay on disk: training reads" in capsys.readouterr().err
+    later = EventLog.scan(files, **COLUMNS).collect().to_frame()[["session", "item", "time"]]
+    later = later.assign(session=later["session"] + 1000, time=later["time"] + 10**7)
+    later.to_parquet(tmp_path / "later.parquet", index=False)
+    assert main(["evaluate", str(tmp_path / "model"), str(tmp_path / "later.parquet"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["samples"] > 50
 
 
 def test_split_by_time_keeps_the_type(in_shards: ScannedLog) -> None:

@@ -322,6 +322,8 @@ def fit(
     rules = Rules(cut.test, cut.valid, cut.min_item_support, cut.min_session_length)
     catalogue, name = reading.catalogue(files), reading.events.name
     log = reading.scanned(files, catalogue)
+    if (note := console.on_disk(log)) is not None:
+        console.say(note)
     if any((reading.attributes, reading.types, reading.several)):
         warn_none_read(name_of_system, log.items, users=log.users)
     split = split_of(log, rules)

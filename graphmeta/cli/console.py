@@ -111,6 +111,18 @@ def sizes(log: EventLog | ScannedLog, split: Split, rules: Rules) -> str:
     return f"{counted(log.num_events, 'event')}; sessions: {sessions}; {items}{lost if split.unknown else ''}"
 
 
+def on_disk(log: EventLog | ScannedLog) -> str | None:
+    """A line for a log that does not fit the memory; None for others."""
+    from graphmeta.data.scan.log import ScannedLog
+
+    if not isinstance(log, ScannedLog):
+        return None
+    return (
+        f"{counted(log.num_events, 'event')} do not fit the memory (--memory) and stay on disk: training reads "
+        f"{counted(log.num_shards, 'part')}, one after the other, and popularity is the only baseline"
+    )
+
+
 def left_out(log: EventLog | ScannedLog, kept: EventLog | ScannedLog, rules: Rules) -> str:
     """The number of sessions, events and items that the filters left out of a log, in one line."""
     support = counted(rules.min_item_support, "event")

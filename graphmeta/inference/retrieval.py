@@ -114,6 +114,7 @@ def can_search(system: System) -> bool:
         isinstance(head, ProductHead)
         and not len(head.score_terms)
         and system.adaptation is None
+        and (system.blend is None or system.blend.name is None)
         and system.recommender.reads_only() is None
     )
 

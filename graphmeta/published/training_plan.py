@@ -172,6 +172,9 @@ def _blended(system: System, split: Split, blend: Blended | None, say: Say) -> B
     """Choose a baseline to blend in, or take the given choice; its counts are fitted with the system's statistics."""
     if system.blend is None:
         return None
+    if isinstance(split.train, ScannedLog):
+        say("no baseline is blended in: the log stays on disk, and a baseline counts all of its events at once")
+        return None
     if blend is not None:
         system.blend.choose(blend.baseline, blend.weight)
         system.blend.fit_statistics(split.train)

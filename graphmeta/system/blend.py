@@ -94,6 +94,11 @@ class Blend(nn.Module):
         self.weight.fill_(weight if name is not None else 0.0)
         self._scorer, self._users, self.counted = None, None, CountedLog().to(self.number.device)
 
+    @property
+    def counts_shards(self) -> bool:
+        """Whether it takes a log on disk: without a baseline only, as it is saved with all events that one counts."""
+        return self.name is None
+
     def fit_statistics(self, log: EventLog) -> None:
         """Count a log, if a baseline is chosen."""
         if self.name is None:

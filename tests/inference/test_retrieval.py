@@ -36,7 +36,7 @@ def exact(system: gm.System, k: int, **options) -> list:
         system.retrieval = "auto"
 
 
-@pytest.mark.filterwarnings("ignore:approximate retrieval")
+@pytest.mark.filterwarnings("ignore:approximate retrieval", "ignore:this system reads dwell times")
 @pytest.mark.parametrize("exclude_seen", [False, True])
 @pytest.mark.parametrize(
     "name",
