@@ -130,10 +130,11 @@ def test_the_choice_is_not_behind_a_baseline_in_either_metric() -> None:
         ("", 0.0): values_of([1, 1, 1, 1], [0.2, 0.2, 0.2, 0.3]),
         ("stan", inf): values_of([1, 1, 0, 0], [1.0, 0.9, 0.0, 0.0]),
         ("stan", 0.5): values_of([1, 1, 1, 1], [0.3, 0.3, 0.2, 0.3]),  # better in both, behind STAN's MRR
-        ("stan", 4.0): values_of([1, 1, 1, 0], [1.0, 0.9, 0.1, 0.0]),  # a lower hit rate, behind nobody
+        ("stan", 4.0): values_of([1, 1, 1, 1], [1.0, 0.9, 0.1, 0.1]),  # behind neither
+        ("stan", 8.0): values_of([1, 1, 1, 0], [1.2, 1.2, 0.4, 0.4]),  # a larger gain, behind the system's hit rate
     }
     assert chosen_key(values) == ("stan", 4.0)
-    del values["stan", 4.0]
+    del values["stan", 4.0], values["stan", 8.0]
     assert chosen_key(values) == ("stan", 0.5)  # all are behind: the least so
     better = values | {("", 0.0): values_of([1, 1, 1, 1], [0.9, 0.9, 0.8, 0.9])}
     assert chosen_key(better) == ("", 0.0)

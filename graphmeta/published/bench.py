@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +24,7 @@ from graphmeta.evaluation.queries import reads_history
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.protocols import Bar, Scorer
 from graphmeta.published.blending import Blended
+from graphmeta.published.catalogue import CATALOGUE
 from graphmeta.published.fit import default_system
 from graphmeta.published.training_plan import Plan, Say, train_plan
 from graphmeta.sampling.samples import Samples
@@ -156,8 +156,8 @@ def bench_split(split: Split, name: str, *, options: BenchOptions = BenchOptions
         began = time.perf_counter()
         models[kind] = match_repeats(known, make(known))
         seconds[kind] = time.perf_counter() - began
-    assert trained.base is not None
-    encoder = trained.base.notes.get("system", "niser")
+    encoder = CATALOGUE[default].encoder
+    assert trained.base is not None and encoder is not None
     reports = trained.histories
     seconds[encoder] = sum(one.seconds for title, own in reports.items() if title.startswith(encoder) for one in own)
     models |= {encoder: trained.base, default: trained.system}
@@ -216,9 +216,9 @@ def _compared(
 
     rows = []
     for number, title in enumerate(order):
-        intervals = [bootstrap_interval(values[title][metric]) for metric in metrics]
+        one, other = (bootstrap_interval(values[title][metric]) for metric in metrics)
         ahead = difference(title, order[number + 1]) if number + 1 < len(order) else None
-        rows.append(Row(title, *intervals, seconds[0].get(title, math.nan), seconds[1][title], ahead))
+        rows.append(Row(title, one, other, seconds[0][title], seconds[1][title], ahead))
     against = {title: difference(default, title) for title in order if title != default}
     return Bench(name, default, sizes, k, tuple(rows), against, blend)
 

@@ -58,10 +58,10 @@ def choose_blend(system: System, valid: EventLog, log: EventLog) -> Blended | No
     """Choose baseline and weight for a system that has a :class:`~graphmeta.system.blend.Blend`, and count the log.
 
     The gain of a choice is the mean over validation sessions of Hit and MRR of the longest lists, each relative to the
-    system's own, ``½ Σ_m (m_i − m_i⁰) / mean(m⁰)``. A choice is clearly behind if any baseline alone exceeds it in
-    either metric by more than a standard error of the paired difference. Of the choices that are not clearly behind,
-    the one with the largest gain is taken, if the gain is larger than its standard error or the system alone is clearly
-    behind. If all are clearly behind, the least so is taken.
+    system's own, ``½ Σ_m (m_i − m_i⁰) / mean(m⁰)``. A choice is clearly behind if a baseline, or the system alone, is
+    ahead of it in either metric by more than a standard error of the paired difference. Of the choices that are not
+    clearly behind, the one with the largest gain is taken, if the gain is larger than its standard error or the system
+    alone is clearly behind. If all are clearly behind, the least so is taken.
 
     Args:
         system: trained, with the statistics of ``log``; valid: sessions after those of the log, not trained on.
@@ -103,11 +103,11 @@ def chosen_key(values: Mapping[_Key, Mapping[str, Tensor]]) -> _Key:
         values: of the system alone, of each baseline alone and of each blend: per metric one value per session ``[S]``.
     """
     alone = values[_ALONE]
-    baselines = [one for key, one in values.items() if np.isinf(key[1])]
+    others = [one for key, one in values.items() if np.isinf(key[1]) or key == _ALONE]
 
     def behind(key: _Key) -> float:
-        """By how many standard errors the baseline that is most ahead exceeds this choice."""
-        return max(_errors(other[metric] - own) for other in baselines for metric, own in values[key].items())
+        """By how many standard errors the baseline or system alone that is most ahead exceeds this choice."""
+        return max(_errors(other[metric] - own) for other in others for metric, own in values[key].items())
 
     def gain(key: _Key) -> Tensor:
         each = [(own - alone[m]) / alone[m].mean().clamp(min=1e-3) for m, own in values[key].items()]

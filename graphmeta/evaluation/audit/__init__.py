@@ -157,5 +157,5 @@ class _Sessions:
 
     reads_tasks = False
 
-    def __init__(self, model: Callable[..., Any], num_items: int) -> None:
+    def __init__(self, model: Any, num_items: int) -> None:
         self.num_items, self.scores = num_items, Probe(model, num_items)

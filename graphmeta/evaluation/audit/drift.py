@@ -90,7 +90,9 @@ def popularity_drift(parts: Mapping[str, Part], seed: int) -> tuple[list[Finding
     by_chance = distance(mixed[: len(train)], mixed[len(train) :])
     before, after = counts(code[: len(train)]), counts(code[len(train) :])
     both = (before > 0) & (after > 0)
-    rank = float(spearmanr(before[both], after[both]).statistic) if both.sum() > 2 else 0.0
+    varied = both.sum() > 2 and min(np.ptp(before[both]), np.ptp(after[both])) > 0
+    ranked: Any = spearmanr(before[both], after[both]) if varied else None
+    rank = 0.0 if ranked is None else float(ranked.statistic)
     top = np.argsort(-before, kind="stable")[: max(len(names) // 100, 1)]
     covered = float(after[top].sum() / max(after.sum(), 1)), float(before[top].sum() / max(before.sum(), 1))
     values = {"distance": found, "distance of random parts": by_chance, "rank correlation": rank}

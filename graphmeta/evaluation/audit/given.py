@@ -26,9 +26,9 @@ class LabelledSessions:
         session: the id of the session that each sample was made of; without it, fewer checks can be made.
     """
 
-    contexts: Sequence[Sequence[Any]]
-    targets: Sequence[Any]
-    session: Sequence[Any] | None = None
+    contexts: Sequence[Sequence[Any] | np.ndarray]
+    targets: Sequence[Any] | np.ndarray
+    session: Sequence[Any] | np.ndarray | None = None
 
     def __post_init__(self) -> None:
         sizes = {len(self.contexts), len(self.targets)} | ({len(self.session)} if self.session is not None else set())
