@@ -26,15 +26,15 @@ def zipf(random: np.random.Generator, size: int, items: int, exponent: float = 1
     return np.minimum(rank.astype(np.int64), items) - 1
 
 
-def parts(events: int, items: int, *, seed: int = 0, length: float = 5.0) -> Iterator[pd.DataFrame]:
-    """Frames ``session, item, time`` of about ``PART`` events each, in time order by file; sessions do not cross files.
+def parts(events: int, items: int, *, seed: int = 0, length: float = 5.0, part: int = PART) -> Iterator[pd.DataFrame]:
+    """Frames ``session, item, time`` of about ``part`` events each, in time order by file; sessions do not cross files.
 
     Sessions have a geometric number of clicks with mean ``length``. Nearly every second click is on an item near the
     one before, so that there is something to learn.
     """
     random, first, done = np.random.default_rng(seed), 0, 0
     while done < events:
-        size = min(PART, events - done)
+        size = min(part, events - done)
         lengths = random.geometric(1 / length, max(int(1.2 * size / length), 2))
         lengths = lengths[: int(np.searchsorted(np.cumsum(lengths), size)) + 1]
         session = np.repeat(np.arange(len(lengths)), lengths)[:size]
@@ -48,10 +48,10 @@ def parts(events: int, items: int, *, seed: int = 0, length: float = 5.0) -> Ite
         first, done = first + len(lengths), done + size
 
 
-def write(folder: Path, events: int, items: int, *, seed: int = 0) -> str:
+def write(folder: Path, events: int, items: int, *, seed: int = 0, part: int = PART) -> str:
     """Write the parts as Parquet files and return the pattern that matches them; parts that exist are kept."""
     folder.mkdir(parents=True, exist_ok=True)
-    for number, frame in enumerate(parts(events, items, seed=seed)):
+    for number, frame in enumerate(parts(events, items, seed=seed, part=part)):
         path = folder / f"{number:03d}.parquet"
         if not path.exists():
             frame.to_parquet(path.with_suffix(".tmp"), index=False)

@@ -47,7 +47,7 @@ def scanned(files: str) -> ScannedLog:
 def in_shards(scanned: ScannedLog, monkeypatch: pytest.MonkeyPatch) -> ScannedLog:
     """The same in several shards."""
     monkeypatch.setattr("graphmeta.data.scan.stored.PER_EVENT", 4 * scanned.memory / scanned.num_events)
-    assert scanned.num_shards == 4
+    assert repr(scanned).endswith("on disk; 4 shards")
     return scanned
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from graphmeta.errors import InputError
 
@@ -69,14 +70,13 @@ class Database:
         self.error = duckdb.Error
         folder = tempfile.mkdtemp(prefix="graphmeta-scan-")
         self._numbers = itertools.count()
-        cores = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
         limit = max(memory, _LEAST)
         self._connection = duckdb.connect(
             f"{folder}/log.duckdb",
             config={
                 "memory_limit": f"{limit // 2**20}MiB",
                 "temp_directory": f"{folder}/spill",
-                "threads": max(1, min(cores, limit // _PER_THREAD)),
+                "threads": max(1, min(torch.get_num_threads(), limit // _PER_THREAD)),
                 "preserve_insertion_order": True,
             },
         )

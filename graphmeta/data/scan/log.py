@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from graphmeta.data.events import EventLog
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ScannedLog(StoredLog):
     """A log whose events are in a DuckDB file, with the methods of :class:`~graphmeta.data.events.EventLog` that do not
     need all events at once; made by :meth:`EventLog.scan <graphmeta.data.events.EventLog.scan>`.

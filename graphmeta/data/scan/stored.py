@@ -23,7 +23,7 @@ PER_EVENT = 200  # bytes of an event of a shard: its columns, and the samples of
 _MIX = 2654435761  # Knuth's multiplicative hash
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StoredLog:
     """A log whose events are in a DuckDB file, see :class:`~graphmeta.data.scan.log.ScannedLog`.
 
