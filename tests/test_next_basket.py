@@ -61,6 +61,17 @@ class Fixed:
         return torch.tensor([self.row(int(n)) for n in known])
 
 
+def precision(row: list[float], truth: list[int], k: int) -> float:
+    """Average precision over random order of ties, by the place of each target, given which the others are ahead."""
+    total = 0.0
+    for target in truth:
+        own = ties.places(row, target)
+        for place in [r for r in own if r <= k]:
+            others = [[q for q in ties.places(row, other) if q != place] for other in truth if other != target]
+            total += (1 + sum(np.mean(np.array(at) < place) for at in others)) / place / len(own)
+    return total / min(k, len(truth))
+
+
 def slow(log: EventLog, model: Fixed, ks: tuple[int, ...]) -> tuple[dict[str, float], list[int]]:
     """Means over users of the metrics, by loops, and the number of earlier sessions."""
     frame, values, sessions = log.to_frame(), {}, []
@@ -80,6 +91,7 @@ def slow(log: EventLog, model: Fixed, ks: tuple[int, ...]) -> tuple[dict[str, fl
             ideal = sum(1 / math.log2(1 + r) for r in range(1, min(k, len(truth)) + 1))
             gains = [[(r <= k) / math.log2(1 + r) for r in ties.places(row, i)] for i in truth]
             values.setdefault(f"ndcg@{k}", []).append(sum(map(np.mean, gains)) / ideal)
+            values.setdefault(f"map@{k}", []).append(precision(row, list(truth), k))
             for name, part in (("repeat", truth & before), ("explore", truth - before)):
                 if part:
                     values.setdefault(f"recall_{name}@{k}", []).append(sum(hits[i] for i in part) / len(part))

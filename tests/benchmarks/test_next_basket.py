@@ -8,6 +8,7 @@ import pytest
 from benchmarks import accuracy, next_basket
 from benchmarks.basket_report import basket_section
 from benchmarks.next_basket import evaluated, parser, row_of, trials
+from graphmeta.data.windows import next_days
 from graphmeta.evaluation.next_basket import evaluate_next_basket, last_baskets
 from graphmeta.testing import fake_log
 
@@ -78,6 +79,28 @@ def test_without_choices_nothing_is_tried():
         options("nobody")
 
 
+def test_the_items_of_the_next_days_are_chosen_by_map_on_the_days_before(monkeypatch):
+    logs = []
+
+    def seen(model, log, **rest):
+        logs.append((log.num_sessions, rest["history"].time.max(), float(log.starts.max()), rest["ks"]))
+        return evaluate_next_basket(model, log, **rest)
+
+    monkeypatch.setattr(next_basket, "evaluate_next_basket", seen)
+    words = ["--days", "0.5", "--choices", '{"decay": [0.5, 1.0]}']
+    chosen = parser().parse_args(["complete_journey", "personal_frequency", *words])
+    known, future = next_days(LOG, days=0.5)
+    row = row_of(chosen, known, future)
+    assert row["protocol"] == "next-0.5-days" and [each[3] for each in logs] == [(10, 12, 20)] * 3
+    assert all(before < begin for _, before, begin, _ in logs)  # nothing after the time is known
+    assert logs[0][2] == np.nextafter(known.time.max() - 86400 / 2, np.inf)  # settings are chosen on the days before
+    best = max(row["validation"], key=lambda trial: trial["map@12"])
+    assert row["arguments"] == best["arguments"] and 0 < row["metrics"]["map@12"] < 1
+    row |= {"command": "python -m benchmarks.next_basket complete_journey personal_frequency --days 0.5"}
+    text = basket_section("Next days", [row], "A text.\n")
+    assert "MAP@12 by known baskets" in text and f"{100 * row['metrics']['map@12']:.2f}" in text
+
+
 def test_the_section_lists_systems_best_first_and_known_baskets():
     rows = [row_of(options(name), KNOWN, FUTURE) for name in ("popularity", "tifu_knn")]
     for row, name in zip(rows, ("popularity", "tifu_knn"), strict=True):
@@ -86,5 +109,5 @@ def test_the_section_lists_systems_best_first_and_known_baskets():
     recall = [100 * row["metrics"]["recall@10"] for row in rows]
     lines = [line for line in text.splitlines() if line.startswith(("| popularity", "| tifu_knn"))]
     assert [line.split(" | ")[1] for line in lines[:2]] == [f"{value:.2f}" for value in sorted(recall, reverse=True)]
-    assert "20 users, 40 candidates" in text and "benchmarks.next_basket tafeng tifu_knn" in text
+    assert "20 users, 40 candidates" in text and "benchmarks.command tafeng/next-basket" in text
     assert np.isfinite(recall).all() and len(lines) == 4
