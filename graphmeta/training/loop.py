@@ -7,7 +7,7 @@ import hashlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -26,9 +26,16 @@ from graphmeta.evaluation.queries import validation_queries
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.nn import catalogue_softmax as scoring
 from graphmeta.nn.features.sharded import row_ranges, whole_shapes
-from graphmeta.nn.features.tables import row_gradients
+from graphmeta.nn.features.tables import embedding_tables, row_gradients
 from graphmeta.nn.heads.scoring import named
-from graphmeta.protocols import FitsStatistics, HeldOutStatistics, NotProducts, PositionLoss, UpdatesAfterStep
+from graphmeta.protocols import (
+    EmbeddingTable,
+    FitsStatistics,
+    HeldOutStatistics,
+    NotProducts,
+    PositionLoss,
+    UpdatesAfterStep,
+)
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.tasks import Tasks
 from graphmeta.storage import not_finite
@@ -237,6 +244,8 @@ def _epoch(
     total, count = 0.0, 0
     by_clicks = settings.options.clicks is not None and not run.system.sums_losses  # a sum of losses follows by itself
     flat = FlatGradients(weight for name, weight in run.system.named_parameters() if name not in run.ranges)
+    tables = embedding_tables(run.system)  # found once: looking at all modules in each step takes a tenth of small ones
+    updated = [part for part in run.system.modules() if isinstance(part, UpdatesAfterStep)]
     for before, own, batches in parts:
         first, share = begin + before / settings.epochs, own / settings.epochs
         mean = sum(map(len, batches)) / len(batches)
@@ -245,13 +254,15 @@ def _epoch(
             set_rate(run.optimizer, settings.optimizer, done)
             run.optimizer.zero_grad(set_to_none=True)
             with stepping(Step(batch.group, generator)):
-                value, size = gradients(run.system, batch.samples, objective=settings.options.loss, progress=done)
+                objective = settings.options.loss
+                value, size = gradients(run.system, batch.samples, objective=objective, progress=done, tables=tables)
                 (value,) = flat.sum(batch.group, value)
                 if not math.isfinite(value):
                     raise DivergedError(f"batch {number}: the loss is {value}; lower the learning rate")
                 with scaled_rate(run.optimizer, len(batch) / mean if by_clicks else 1.0):
                     run.optimizer.step()
-                _update_after_step(run.system)
+                for part in updated:  # what is not trained by gradients (memories); it is in the state_dict
+                    part.update_after_step()
             total, count = total + value * size, count + size
     run.system.eval()
     return total / count
@@ -268,17 +279,23 @@ def check_finite(system: torch.nn.Module, epoch: int) -> None:
 
 
 def gradients(
-    system: System, batch: Samples | Tasks, *, objective: nn.Module | None = None, progress: float = 1.0
+    system: System,
+    batch: Samples | Tasks,
+    *,
+    objective: nn.Module | None = None,
+    progress: float = 1.0,
+    tables: Sequence[EmbeddingTable] | None = None,
 ) -> tuple[float, int]:
     """Accumulate gradients of the batch loss in chunks; returns the loss and how many losses it averages (or sums).
 
     A chunk has as many tasks as the adaptation takes at once, so memory does not grow with the batch. ``progress`` is
     the completed share of the training. In a step that several ranks share (:func:`~graphmeta.distributed.group.step`)
     ``batch`` is this rank's part: gradients and loss are its summands, the number of losses is that of all ranks.
+    ``tables`` are the system's embedding tables, if they are known.
     """
     group, generator = step().group, step().generator
     # Ranks have different numbers of chunks of tasks, so the losses of tasks must not wait for other ranks.
-    with stepping(Step(ALONE if system.episodic else group, generator)), row_gradients(system):
+    with stepping(Step(ALONE if system.episodic else group, generator)), row_gradients(system, tables):
         parts = system.parts(batch) if system.episodic else [batch]
         size, value = _of_all(group, len(batch.query)) if len(parts) > 1 else 0, 0.0
         for part in parts:
@@ -292,13 +309,3 @@ def gradients(
 def _of_all(group: Group, losses: int) -> int:
     """The number of losses of all ranks."""
     return losses if group.size == 1 else int(group.sum(torch.tensor(losses)))
-
-
-def _update_after_step(system: System) -> None:
-    """After each step, update the parts that are not trained by gradients (memories).
-
-    The state of such a part must be in its ``state_dict``, so that training can resume.
-    """
-    for part in system.modules():
-        if isinstance(part, UpdatesAfterStep):
-            part.update_after_step()

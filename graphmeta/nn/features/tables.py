@@ -7,7 +7,7 @@ input, and the table that the head scores against.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -62,10 +62,19 @@ def rows_of(weight: Tensor, index: Tensor) -> Tensor:
 _LOOKUPS: ContextVar[dict[int, list[tuple[Tensor, Tensor]]]] = ContextVar("taken", default={})  # noqa: B039
 
 
+def embedding_tables(module: nn.Module) -> list[EmbeddingTable]:
+    """The embedding tables of a module."""
+    return [part for part in module.modules() if isinstance(part, EmbeddingTable)]
+
+
 @contextmanager
-def row_gradients(module: nn.Module) -> Iterator[None]:
-    """Within it, call ``backward``; on exit, the gradients of looked-up rows are added to those of their tables."""
-    weights = {id(part.weight): part.weight for part in module.modules() if isinstance(part, EmbeddingTable)}
+def row_gradients(module: nn.Module, tables: Sequence[EmbeddingTable] | None = None) -> Iterator[None]:
+    """Within it, call ``backward``; on exit, the gradients of looked-up rows are added to those of their tables.
+
+    Args:
+        tables: the module's, if they are known (:func:`embedding_tables`).
+    """
+    weights = {id(part.weight): part.weight for part in (embedding_tables(module) if tables is None else tables)}
     lookups: dict[int, list[tuple[Tensor, Tensor]]] = {key: [] for key in weights}
     token = _LOOKUPS.set(lookups)
     try:
