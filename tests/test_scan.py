@@ -313,6 +313,69 @@ def users(log: EventLog) -> list[int]:
     return [-1] * log.num_events if log.session_user is None else log.session_user[log.session].tolist()
 
 
+@pytest.mark.parametrize("drop", [False, True])
+def test_a_line_with_more_fields_is_an_error_and_never_cut(tmp_path: Path, drop: bool) -> None:
+    lines = ["s,i,t", "1,2,20240501", "1,3,20240501,extra", "1,4,20240502"]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    with pytest.raises(InputError, match=r"a\.csv: not a readable table .*Line: 3.*EventLog\.read"):
+        scan(ReadOptions(drop_bad_rows=drop).of(tmp_path / "a.csv"), session="s", item="i", time="t")
+
+
+CELLS = [
+    "1",
+    "2",
+    "07",
+    "a",
+    '"q"',
+    '"a,b"',
+    '""',
+    "1.0",
+    "2.5",
+    "-3",
+    "1e3",
+    "NA",
+    "+1",
+    "9223372036854775808",
+    "x;y",
+    '"a""b"',
+    'a"b',
+    "é",
+    "",
+    " a",
+    "b c",
+    "\xa0",
+]
+TIMES = [["1714521600", "1714521660", "1714521600.5"], ["2024-05-01", "2024-05-02T10:00:00Z"], ["20240501", "20240502"],
+         ["1714521600", "x"]]  # fmt: skip
+
+
+@SLOW
+@pytest.mark.parametrize("seed", range(150))
+def test_random_text_files_are_the_same_log_the_same_error_or_refused(tmp_path: Path, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    pool, times = random.choice(CELLS, random.integers(2, 6)), TIMES[random.integers(len(TIMES))]
+    rows = [[*random.choice(pool, 2), random.choice(times)] for _ in range(random.integers(1, 12))]
+    end = str(random.choice(["\n", "\r\n"]))
+    lines = [",".join(row[: 2 if random.random() < 0.05 else 3]) + end * (random.random() < 0.05) for row in rows]
+    path = tmp_path / "a.csv"
+    path.write_bytes(end.join(["s,i,t", *lines, ""]).encode())
+    found = []
+    for read in (EventLog.read, scan):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                roles = {"session": "s", "item": "i", **({"time": "t"} if seed % 3 else {})}
+                found.append(read(ReadOptions(drop_bad_rows=seed % 4 == 0).of(path), **roles))
+            except InputError as error:
+                found.append(str(error))
+    if isinstance(found[1], str) and "not a readable table" in found[1]:
+        assert "EventLog.read" in found[1]  # quotes that only reading in memory takes
+    elif isinstance(found[0], str):
+        assert found[1] == found[0]
+    else:
+        same(found[0], found[1])
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

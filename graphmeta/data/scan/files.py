@@ -147,7 +147,8 @@ class _readable:
             return
         reason = next(iter(str(error).strip().splitlines()), "")[:200]
         raise InputError(
-            f"{self.path}: not a readable table ({reason}); correct the line, or save it as UTF-8 CSV, TSV or Parquet"
+            f"{self.path}: not a readable table ({reason}); correct the line, read it with EventLog.read, which can "
+            f"drop lines, or save it as UTF-8 CSV, TSV or Parquet"
         ) from None
 
 
@@ -164,7 +165,7 @@ def _source(db: Database, path: Path, options: ReadOptions) -> str:
     return (
         f"read_csv({literal(str(path))}, delim = {literal(given['sep'])}, header = {str(options.header).lower()}, "
         f"columns = {{{kinds}}}, auto_detect = false, quote = '\"', escape = '\"', nullstr = '', parallel = false, "
-        f"null_padding = true, strict_mode = false)"
+        f"null_padding = true, strict_mode = true)"
     )
 
 
