@@ -90,7 +90,7 @@ def _figure(draw: Callable[[Axes, Mapping[str, Any]], None], caption: str, serie
     content = io.BytesIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": caption}):
         picture.savefig(content, format="svg", metadata={"Date": None})
-    drawing = re.sub(r"^.*?(?=<svg)", "", content.getvalue().decode(), flags=re.DOTALL)
+    drawing = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>", "", content.getvalue().decode(), flags=re.DOTALL)
     # Ids of clip paths and markers are unique within one drawing only.
     prefix = re.sub(r"\W+", "-", caption)[:24]
     drawing = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", drawing)
