@@ -7,7 +7,7 @@
   of the recipes. One rank computes a batch alone while the other waits, then both compute halves of the same batch, in
   turn. ``ratio`` is the median time alone over the median time together. ``by_cpu`` is the same of the processors' time
   of the slower rank, which other jobs on the machine hardly change: the ratio that two free cores would give, without
-  the waiting for messages.
+  the waiting for messages; ``cpu_ms``: the milliseconds of each rank.
 * ``memory``: a training step of SR-GNN with the full softmax over 1,000,000 items × 64, batch 64: MB of a process with
   the whole item table and its optimizer state (``whole``), and of each of two processes that hold half of the rows
   (``shards``), after the steps (``mb``) and at most (``peak_mb``; each process builds the whole table once). ``loss``
@@ -82,21 +82,24 @@ def speed(name: str, rounds: int) -> Row:
     system = build(system_name, EntityTable(np.arange(ITEMS), {}), width=WIDTH, **options)
     objective = SampledSoftmaxLoss(Uniform(4096)) if name == "sr_gnn" else None
     step, group = stepper(system, size, objective), current()
-    times: dict[str, list[tuple[float, float]]] = {"alone": [], "together": []}
+    times: dict[str, list[np.ndarray]] = {"alone": [], "together": []}  # wall and CPU seconds of each rank
     for number in range(rounds + 1):
         for kind, own in (("alone", ALONE), ("together", group)):
             group.sum(torch.zeros(1))  # ranks begin together
             began, cpu = time.perf_counter(), time.process_time()
             if kind == "together" or group.rank == 0:
                 step(own, number)
-            spent = torch.tensor([time.perf_counter() - began, time.process_time() - cpu], dtype=torch.float64)
-            group.maximum(spent)
+            spent = torch.tensor([[time.perf_counter() - began, time.process_time() - cpu]], dtype=torch.float64)
+            every = group.gather(spent).numpy()
             if number:
-                times[kind].append((float(spent[0]), float(spent[1])))
-    wall, cpu_time = ({kind: np.median(np.array(each)[:, at]) for kind, each in times.items()} for at in (0, 1))
+                times[kind].append(every)
+    slowest = {kind: np.median(np.stack(each).max(1), 0) for kind, each in times.items()}
+    wall, cpu_time = ({kind: each[at] for kind, each in slowest.items()} for at in (0, 1))
     rate = {kind: round(size / seconds, 1) for kind, seconds in wall.items()}
     found = {"ratio": wall["alone"] / wall["together"], "by_cpu": cpu_time["alone"] / cpu_time["together"]}
-    return {"name": name, **{key: round(float(value), 3) for key, value in found.items()}, "per_second": rate}
+    of_ranks = {kind: (1e3 * np.median(np.stack(each), 0)[:, 1]).round().tolist() for kind, each in times.items()}
+    row = {"name": name, **{key: round(float(value), 3) for key, value in found.items()}}
+    return {**row, "per_second": rate, "cpu_ms": of_ranks}
 
 
 def memory(kind: str) -> Row:
