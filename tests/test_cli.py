@@ -825,3 +825,15 @@ def test_quiet_and_json_print_results_and_nothing_else(
     assert main([*given, "--out", "c", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["system"] == "item_knn"
     assert main(["recommend", "c", "--session", "i1"]) == 0 and "score" in capsys.readouterr().out  # shown again
+
+
+def test_every_long_command_can_be_quiet_and_prints_json() -> None:
+    """``recommend`` writes a file, or prints JSON for a session."""
+    import typer
+
+    commands: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
+    options = {name: {flag for one in each.params for flag in one.opts} for name, each in commands.items()}
+    assert {name for name, flags in options.items() if "--quiet" in flags} >= {
+        *("run", "fit", "evaluate", "stream", "recommend"),
+    }
+    assert all("--json" in options[name] for name in ("run", "fit", "evaluate", "stream", "recommend"))

@@ -30,16 +30,16 @@ def groups() -> dict[str, tuple[str, list[str]]]:
     return GROUPS | ({"more": ("More", left)} if left else {})
 
 
-def navigation() -> list[dict[str, str]]:
+def navigation() -> list[Any]:
     """The pages and their titles."""
     titles = {name: title for name, (title, _) in groups().items()} | PACKAGES
-    return [{title: f"reference/{name}.md"} for name, title in titles.items()]
+    return ["reference/commands.md", *({title: f"reference/{name}.md"} for name, title in titles.items())]
 
 
 def pages() -> dict[str, str]:
     """The Markdown of each page, by its path."""
     homes: dict[str, str] = vars(graphmeta)["_HOME"]
-    found = {}
+    found = {"reference/commands.md": commands()}
     for page, (title, names) in groups().items():
         found[f"reference/{page}.md"] = written(title, [defined(homes[name], name) for name in names])
     for page, title in PACKAGES.items():
@@ -62,6 +62,26 @@ def defined(module: str, name: str) -> str:
     """Where a name is defined, beyond re-exports."""
     value = getattr(importlib.import_module(module), name)
     return f"{getattr(value, '__module__', module)}.{getattr(value, '__qualname__', name)}"
+
+
+def commands() -> str:
+    """The help of every command."""
+    import typer
+
+    from graphmeta.cli.commands import app
+
+    group: Any = typer.main.get_command(app)
+    lines = [
+        "# Commands",
+        "",
+        "Results go to the standard output, progress, notes and errors to the standard error.",
+        "",
+    ]
+    for name in sorted(group.commands):
+        command = group.commands[name]
+        context = command.make_context(f"graphmeta {name}", [], resilient_parsing=True, terminal_width=100)
+        lines += [f"## {name}", "", "```text", command.get_help(context).rstrip(), "```", ""]
+    return "\n".join(lines)
 
 
 def written(title: str, names: list[str]) -> str:

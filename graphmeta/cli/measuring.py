@@ -18,6 +18,7 @@ from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.splits import Split
 from graphmeta.data.stored_columns import Columns
 from graphmeta.data.tables import EntityTable
+from graphmeta.errors import counted as counted_noun
 from graphmeta.evaluation.compare import Comparison, baselines, by_known_sessions, compare, metrics
 from graphmeta.evaluation.lists import COMPARED_KS, lists_below
 from graphmeta.evaluation.protocol import Rules, test_queries
@@ -92,6 +93,8 @@ def measured_on_test(
     past = anonymous(known)
     queries = with_earlier(test_queries(ranked.test, job.rules), ranked.test, ranked.parts)
     models = baselines(past, known, beside=job.plan.system)
+    tests = counted_noun(len(queries), "test session")
+    say(f"evaluating {job.plan.system} and {counted_noun(len(models), 'baseline')} on {tests}:")
     results = compare(system, queries, past=past, models=models, base=base, bar=bar)
     document = metrics(results, system=job.plan.system, seed=job.plan.seed)
     last_sessions = _by_last_sessions({**models, "system": system}, queries)

@@ -14,7 +14,7 @@ import typer
 
 from graphmeta.cli import console
 from graphmeta.cli.given_model import GivenModel
-from graphmeta.cli.options import Json, Model
+from graphmeta.cli.options import Json, Model, Quiet
 from graphmeta.errors import InputError, counted
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class FilesOfSessions:
     user_column: Annotated[
         str | None, typer.Option("--user-column", help="Column of user ids in --in, if it has another name.")
     ] = None
+    quiet: Quiet = False
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ def _recommend_file(
     from graphmeta.inference.bulk import check_is_no_input, recommend_file, session_file
     from graphmeta.inference.parts import check_format
 
+    console.show(quiet=files.quiet)
     if files.source is None or files.out is None:
         raise InputError("--in needs the file to write: --out recommendations.csv")
     check_format(files.out)
