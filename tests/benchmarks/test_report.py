@@ -68,7 +68,7 @@ def test_the_page_of_all_results():
     assert {told[name] for name in told if "base niser" in name or "of training" in name} == {"–"}
 
 
-def test_collapsed_clusters_are_said_to_have_collapsed():
+def test_collapsed_clusters_are_named():
     sizes = {"sizes": [3120, 0, 11], "largest_membership": 0.341, "distinct": 1.0004}
     (line,) = clusters({"niser": [{}], "cluster_seq": [{"clusters": sizes}, {}]})
     assert line.startswith("Clusters of `cluster_seq`: 3,120, 0, 11 test users by largest membership, which is 0.34 on")
