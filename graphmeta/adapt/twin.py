@@ -172,6 +172,8 @@ class Twin:
         inner = module._modules.get("_orig_mod")
         if inner is not None and type(module).__name__ == "OptimizedModule":
             self._memo[id(module)] = twin = self._module(inner)
+            if twin is not inner:  # a scripted module is not copied
+                twin.__class__ = _uncompiled(type(twin))
             return twin
         if isinstance(module, torch.jit.ScriptModule):
             self._memo[id(module)] = module
@@ -385,7 +387,17 @@ def _computed(name: str, found: property) -> property:
     return property(lambda self: self.parametrizations[name](), found.fset)
 
 
-_UNCACHED = "_graphmeta_uncached"
+def _uncompiled(kind: type) -> type:
+    """The class of a compiled module's original, with the names of the compiled module's parameters beside its own."""
+    found = vars(kind).get(_UNCOMPILED)  # kept with the class, as in _uncached
+    if found is None:
+        own = {"_orig_mod": property(lambda self: self), "__module__": kind.__module__}
+        found = type(kind.__name__, (kind,), own)
+        setattr(kind, _UNCOMPILED, found)
+    return found
+
+
+_UNCACHED, _UNCOMPILED = "_graphmeta_uncached", "_graphmeta_uncompiled"
 
 
 def _slots_of(value: Any) -> tuple[str, ...]:

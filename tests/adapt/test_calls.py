@@ -49,6 +49,32 @@ def made(factory):
     return factory()
 
 
+class Transformed(nn.Module):
+    """Two layers, compiled or not, one of whose weights is also read by name."""
+
+    def __init__(self, compiled):
+        super().__init__()
+        net = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh())
+        self.net = torch.compile(net, backend="eager") if compiled else net
+
+    def forward(self, x, batch):
+        return (self.net(x) + self.net[0].bias)[batch["event"].item]
+
+
+def test_a_compiled_module_is_scored_and_saved_as_its_original():
+    """By the names of its parameters, which have a prefix; one session and many."""
+    plain, compiled = (system_of(made(partial(Transformed, each)), steps=2).eval() for each in (False, True))
+    assert any("._orig_mod." in name for name, _ in compiled.named_parameters())
+    queries = last_clicks(LOG)
+    for samples in (queries, queries.take(slice(0, 1))):
+        torch.testing.assert_close(compiled.scores(samples), plain.scores(samples), rtol=0, atol=1e-12)
+    assert [one.item for one in compiled.recommend(QUERIES[0], 3)] == [
+        one.item for one in plain.recommend(QUERIES[0], 3)
+    ]
+    losses = [one.losses(queries.take(slice(0, 6))) for one in (plain, compiled)]
+    torch.testing.assert_close(*losses, rtol=0, atol=1e-12)
+
+
 class Twice(nn.Module):
     """One layer under two names, or under one."""
 
