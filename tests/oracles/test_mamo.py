@@ -75,14 +75,17 @@ def test_task_by_task(order):
     check(system, oracle_of(reads, w, order=order), w)
 
 
-@pytest.mark.parametrize(("order", "steps", "at_once"), [(1, 1, None), (1, 1, 2), (2, 1, None), (2, 3, None)])
-def test_two_global_steps_and_what_they_write(order, steps, at_once):
+@pytest.mark.parametrize(
+    ("order", "steps", "at_once", "stacked"),
+    [(1, 1, None, True), (1, 1, 2, True), (2, 1, None, True), (2, 3, None, True), (1, 1, None, False)],
+)
+def test_two_global_steps_and_what_they_write(order, steps, at_once, stacked):
     """The write is of the addresses and of the layers that the weights before the step have led to.
 
-    It is one for the batch, also where so many of its tasks are taken ``at_once``.
+    It is one for the batch, also where so many of its tasks are taken ``at_once``, or one by one.
     """
     system, w, reads = made(order=order, steps=steps)
-    system.adaptation.task_chunk = at_once
+    system.adaptation.task_chunk, system.adaptation.stacked = at_once, stacked
     begin = w[mamo.SLOTS]
     list(train(system, log_of(SESSIONS), epochs=2, batch_size=9, optimizer=Sgd(lr=0.1)))
     for _ in range(2):
