@@ -60,6 +60,7 @@ API = {
         "rollback",
         "recommend_file",
         "recommend_log",
+        "read_recommendations",
         "SessionFile",
         "check_encoder",
     ),
