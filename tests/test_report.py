@@ -54,7 +54,7 @@ def test_a_comparison_ends_with_what_is_ahead_of_the_system():
     found["system"] = result(0.4, 0.2)
     assert found.behind() == {"session_knn": ["hit@20"], "stan": ["hit@20", "mrr@20"]}
     assert str(found).splitlines()[-1] == (
-        "system is behind session knn (Hit@20 40.00 against 50.00 %); stan (Hit@20 40.00 against 50.00 %, MRR@20 20.00 "
+        "system is behind session_knn (Hit@20 40.00 against 50.00 %); stan (Hit@20 40.00 against 50.00 %, MRR@20 20.00 "
         "against 30.00 %) on the same 30 samples"
     )
     ahead = Comparison(found, system=result(0.5, 0.3))

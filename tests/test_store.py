@@ -232,6 +232,8 @@ OF_THE_GRAPH = {
     "meta_hin",
     "meta_hin_rating",
     "cluster_seq",
+    "context_gnn",
+    "id_gnn",
     "reranker",
     "personal_reranker",
     "item_knn",

@@ -511,7 +511,10 @@ def test_a_chunk_is_what_its_memory_lets_in():
         f"parameters, {ITEMS} embedding rows, up to 5 support samples per task)"
     )
     of_training, of_scoring = adaptation.mode(model, False), adaptation.mode(model, True)
-    adaptation.activations = {of_training: (20, 2**10), of_scoring: (20, 2**15)}
+    adaptation.activations = {
+        of_training: Activations(20, 2**10, 0.0),
+        of_scoring: Activations(20, 2**15, 0.0),
+    }
     size = f"{7 * (per_task + 20 * 2**10) / 2**20:,.1f} MiB"
     assert estimate(adaptation, model, many, 7).startswith(f"adaptation memory: about {size} for 7 tasks at a time")
     adaptation.activations = {}

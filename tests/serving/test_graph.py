@@ -54,7 +54,7 @@ def reads_log(name: str) -> bool:
     except (InputError, TypeError):
         return False
     reader = system._reads_subgraph()
-    return system.reads_history or (reader is not None and not reader.neighbourhood.reads_items_alone)
+    return system.reads_history or (reader is not None and reader.neighbourhood.needs_log)
 
 
 CUSTOM = {"custom": custom, "adapting": adapting}
