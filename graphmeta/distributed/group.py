@@ -7,17 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-
-from graphmeta.protocols.members import ReadsMembers
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:  # torch is not imported here, so that the command line's help is fast
     import torch
     from torch import Tensor
 
 
-@runtime_checkable
-class Group(Protocol, metaclass=ReadsMembers):
+class Group(Protocol):
     """The processes that train together. All ranks must call the same methods in the same order.
 
     ``rank``: from 0; ``size``: number of ranks; ``local_rank``: the rank on its machine; ``weight``: 1, or 0 if what

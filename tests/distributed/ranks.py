@@ -1,10 +1,13 @@
-"""Runs a function in several gloo ranks, forked from this process."""
+"""Runs a function in several gloo ranks, forked from a process that has not computed gradients.
 
+Autograd's threads do not survive a fork, and other tests of this process may have started them.
+"""
+
+import multiprocessing
 import os
 import socket
 import time
 import traceback
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,15 @@ import torch
 from graphmeta.distributed import joined
 
 SECONDS = 120
+CLEAN = multiprocessing.get_context("forkserver")
+CLEAN.set_forkserver_preload(["graphmeta.distributed", "graphmeta.published.fit", "graphmeta.testing"])
 
 
 def ranks(size: int, folder: Path, work: Callable[[], Any]) -> list[Any]:
     """What ``work()`` returns on each rank, inside ``joined``; tensors and plain values.
+
+    Args:
+        work: a function of a module, or a partial of one.
 
     Raises:
         AssertionError: a rank that failed or did not end.
@@ -25,19 +33,16 @@ def ranks(size: int, folder: Path, work: Callable[[], Any]) -> list[Any]:
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))
         port = place.getsockname()[1]
-    children = [_fork(rank, size, port, folder, work) for rank in range(size)]
+    children = [CLEAN.Process(target=_rank, args=(rank, size, port, folder, work)) for rank in range(size)]
+    for child in children:
+        child.start()
     ends = _ends(children)
     errors = [path.read_text() for path in sorted(folder.glob("error-*"))]
     assert not any(ends), (ends, *errors)
     return [torch.load(folder / f"result-{rank}.pt", weights_only=True) for rank in range(size)]
 
 
-def _fork(rank: int, size: int, port: int, folder: Path, work: Callable[[], Any]) -> int:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a fork of a process with threads; the child uses none of them
-        child = os.fork()
-    if child:
-        return child
+def _rank(rank: int, size: int, port: int, folder: Path, work: Callable[[], Any]) -> None:
     code = 1
     try:
         torch.set_num_threads(1)
@@ -53,17 +58,12 @@ def _fork(rank: int, size: int, port: int, folder: Path, work: Callable[[], Any]
         os._exit(code)
 
 
-def _ends(children: list[int]) -> list[int]:
+def _ends(children: list[Any]) -> list[int | None]:
     """The exit codes of the children, which are killed if they take too long."""
-    ends, until = dict.fromkeys(children, None), time.monotonic() + SECONDS
-    while None in ends.values():
-        for child in [child for child, end in ends.items() if end is None]:
-            found, status = os.waitpid(child, os.WNOHANG)
-            if found:
-                ends[child] = status
-        if time.monotonic() > until:
-            for child in [child for child, end in ends.items() if end is None]:
-                os.kill(child, 9)
-                ends[child] = os.waitpid(child, 0)[1]
-        time.sleep(0.01)
-    return list(ends.values())
+    until = time.monotonic() + SECONDS
+    for child in children:
+        child.join(max(until - time.monotonic(), 0))
+        if child.is_alive():
+            child.kill()
+            child.join()
+    return [child.exitcode for child in children]

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 import warnings
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -83,7 +84,7 @@ SHARDED = ["sr_gnn", "sampled softmax", "cosine", "in-batch negatives"]
 @pytest.mark.parametrize("size", [2, 3])
 def test_a_sharded_item_table_is_exact(case, size, tmp_path):
     alone, losses, valid = trained(case)
-    (first, *found), *others = ranks(size, tmp_path, lambda: trained(case, sharded=True))
+    (first, *found), *others = ranks(size, tmp_path, partial(trained, case, sharded=True))
     assert all(difference(first, other) == 0 for other, *_ in others)
     assert difference(alone, first) < 1e-10
     assert losses == pytest.approx(found[0], rel=1e-10)
@@ -93,7 +94,7 @@ def test_a_sharded_item_table_is_exact(case, size, tmp_path):
 @pytest.mark.parametrize("case", [pytest.param(one, marks=() if one in QUICK else pytest.mark.slow) for one in CASES])
 def test_two_ranks_train_as_one(case, tmp_path):
     alone, losses, valid = trained(case)
-    (first, *found), (second, *again) = ranks(2, tmp_path, lambda: trained(case))
+    (first, *found), (second, *again) = ranks(2, tmp_path, partial(trained, case))
     assert difference(first, second) == 0
     assert difference(alone, first) < 1e-10
     assert losses == pytest.approx(found[0], rel=1e-10)
@@ -109,8 +110,8 @@ def test_a_checkpoint_resumes_in_any_number_of_processes(case, before, after, sh
         pytest.skip("a system that adapts has no shards")
     whole, *_ = trained(case)
     folder = tmp_path / "checkpoint"
-    ranks(before, tmp_path, lambda: trained(case, sharded=sharded, epochs=1, checkpoint=Checkpoint(folder)))
-    resumed = ranks(after, tmp_path, lambda: trained(case, sharded=sharded, checkpoint=Checkpoint(folder, True)))
+    ranks(before, tmp_path, partial(trained, case, sharded=sharded, epochs=1, checkpoint=Checkpoint(folder)))
+    resumed = ranks(after, tmp_path, partial(trained, case, sharded=sharded, checkpoint=Checkpoint(folder, True)))
     assert all(difference(whole, state) < 1e-10 for state, *_ in resumed)
     assert [len(losses) for _, losses, _ in resumed] == [2] * after
 
@@ -136,7 +137,7 @@ def lost(folder):
 @pytest.mark.slow
 def test_the_end_of_a_rank_ends_the_others_with_an_intact_checkpoint(tmp_path):
     with pytest.raises(AssertionError):
-        ranks(2, tmp_path, lambda: lost(tmp_path / "checkpoint"))
+        ranks(2, tmp_path, partial(lost, tmp_path / "checkpoint"))
     message, _ = torch.load(tmp_path / "result-0.pt", weights_only=True)
     assert message.startswith("another process of this training has ended") and "\n" not in message
     resumed, losses, _ = trained("sr_gnn", checkpoint=Checkpoint(tmp_path / "checkpoint", True))
@@ -166,14 +167,15 @@ def test_ranks_that_differ_are_reported(tmp_path):
         ranks(2, tmp_path, with_counter)
 
 
+def on_other_samples():
+    log = fake_log(sessions=20 + current().rank)
+    list(train(build("sr_gnn", log.items, width=4), log, epochs=1))
+
+
 @pytest.mark.slow
 def test_ranks_with_other_samples_are_reported(tmp_path):
-    def work():
-        log = fake_log(sessions=20 + current().rank)
-        list(train(build("sr_gnn", log.items, width=4), log, epochs=1))
-
     with pytest.raises(AssertionError, match="the ranks have different training samples"):
-        ranks(2, tmp_path, work)
+        ranks(2, tmp_path, on_other_samples)
 
 
 def test_without_torchrun_fit_refuses_to_be_distributed():
