@@ -20,10 +20,11 @@ slow: $(DOCS)
 docs: $(DOCS)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# Metrics, baselines and the RelBench export against other packages, in an environment of their own.
+# Metrics, baselines and the RelBench export against other packages, in an environment of their own. For the few lists,
+# to compile ranx takes longer than to interpret it.
 judges: .venv/judges/.installed
-	.venv/judges/bin/python -m pytest -n 0 -m judges tests/judges
-	.venv/judges/bin/python -m benchmarks.judges
+	NUMBA_DISABLE_JIT=1 .venv/judges/bin/python -m pytest -n 0 -m judges tests/judges
+	NUMBA_DISABLE_JIT=1 .venv/judges/bin/python -m benchmarks.judges
 
 # Small changes of the code that a test should notice.
 mutants: $(STAMP)

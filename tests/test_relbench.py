@@ -9,6 +9,7 @@ import pytest
 
 import graphmeta as gm
 from graphmeta.baselines import PersonalFrequency, Popularity
+from graphmeta.cli import commands
 from graphmeta.data.relbench import TASK, from_relbench, relbench_task, to_relbench
 from graphmeta.data.windows import next_days
 from graphmeta.datasets.relbench import find
@@ -118,6 +119,22 @@ def test_a_spec_names_a_folder_below_the_data(tmp_path, monkeypatch):
         find("relbench:rel-hm/user-item-purchase")
     with pytest.raises(gm.InputError, match="relbench:DATABASE/TASK"):
         find("clicks.csv")
+
+
+def test_the_bench_of_a_task_compares_baselines_and_context_gnn(tmp_path, monkeypatch, capsys):
+    to_relbench(LOG, tmp_path / "relbench" / "rel-small", days=5.0, k=3)
+    monkeypatch.setenv("GRAPHMETA_DATA", str(tmp_path))
+    given = ["bench", f"relbench:rel-small/{TASK}", "--json"]
+    assert commands.main(given) == 0
+    (found,) = json.loads(capsys.readouterr().out)["logs"]
+    task = relbench_task(tmp_path / "relbench" / "rel-small")
+    own = evaluate_next_basket(PersonalFrequency(task.known), task.test, history=task.known, ks=(3,))
+    by_name = {row["name"]: row["map"]["mean"] for row in found["rows"]}
+    assert by_name.keys() == {"popularity", "personal_frequency", "tifu_knn", "up_cf", "context_gnn"}
+    assert by_name["personal_frequency"] == pytest.approx(own.metrics["map@3"])
+    assert list(by_name.values()) == sorted(by_name.values(), reverse=True)
+    assert found["k"] == 3 and found["sizes"]["labelled users"] == own.samples
+    assert commands.main(["bench", "clicks.csv"]) == 2 and "name its column of item ids" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

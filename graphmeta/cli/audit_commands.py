@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphmeta.cli import console
-from graphmeta.cli.options import FileOptions, Json, LogOptions, SplitOptions, versioned_folder
+from graphmeta.cli.options import FileOptions, Json, LogOptions, SplitOptions, TaskOrLogOptions, versioned_folder
 
 if TYPE_CHECKING:
     from graphmeta.evaluation.intervals import Interval
     from graphmeta.evaluation.protocol import Rules
     from graphmeta.published.bench import Bench, Row
+    from graphmeta.published.bench_task import TaskBench
 
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same seed gives the same results.")]
 _MODEL = "Folder of a model written by `fit`, whose scores are checked on the test sessions."
@@ -58,7 +59,7 @@ def audit(
 
 
 def bench(
-    reading: LogOptions,
+    reading: TaskOrLogOptions,
     files: FileOptions,
     cut: SplitOptions,
     more: Annotated[
@@ -74,7 +75,8 @@ def bench(
     """Compare baselines, an encoder and the default system on logs, with the shipped settings.
 
     Each log is split by time; nothing is tuned. Prints Hit and MRR with 95 % bootstrap intervals over test sessions and
-    paired t-tests between neighbouring rows.
+    paired t-tests between neighbouring rows. For a task relbench:DATABASE/TASK it prints MAP, of baselines and
+    context_gnn.
     """
     from graphmeta.evaluation.protocol import Rules
     from graphmeta.published.bench import BenchOptions
@@ -85,6 +87,9 @@ def bench(
     _check(rules)
     options, found = BenchOptions(rules, seed, most), []
     for path in (reading.events, *(more or ())):
+        if str(path).startswith("relbench:"):
+            found.append(_of_task(str(path), seed, shown=not as_json))
+            continue
         log = replace(reading, events=path).log(files)
         one = run(log, path.name, options=options, say=console.say, bar=console.bar)
         found.append(one)
@@ -96,6 +101,27 @@ def bench(
         console.say(f"written: {out}")
     if as_json:
         typer.echo(json.dumps(document, indent=1, allow_nan=False))
+
+
+def _of_task(spec: str, seed: int, *, shown: bool) -> TaskBench:
+    """The bench of a RelBench task, printed as a table."""
+    from graphmeta.datasets.relbench import recommendation_task
+    from graphmeta.published.bench_task import bench_task
+
+    found = bench_task(recommendation_task(spec), spec, seed=seed)
+    rows = [
+        (
+            row.name,
+            _shown(row.map),
+            "" if row.ahead is None else f"{row.ahead.p:.2g}",
+            f"{row.fit_seconds:.1f}",
+            f"{row.test_seconds:.1f}",
+        )
+        for row in found.rows
+    ]
+    if shown:
+        console.table(found.summary(), ("", f"MAP@{found.k} in %", "p against the next row", "fit s", "test s"), rows)
+    return found
 
 
 def _check(rules: Rules) -> None:

@@ -198,6 +198,21 @@ class LogOptions:
 
 
 @dataclass(frozen=True)
+class TaskOrLogOptions(LogOptions):
+    """Files and columns of a log, or the name of a RelBench task, whose columns are known."""
+
+    item: Annotated[str, typer.Option("--item", help="Column of item ids; not of a task relbench:DATABASE/TASK.")] = ""
+
+    def log(self, files: FileOptions, items: EntityTable | None = None) -> EventLog:
+        """Read the log from the files."""
+        from graphmeta.errors import InputError
+
+        if not self.item:
+            raise InputError(f"{self.events}: name its column of item ids (--item), or a task relbench:DATABASE/TASK")
+        return super().log(files, items)
+
+
+@dataclass(frozen=True)
 class SplitOptions:
     """How a log is filtered and split by time."""
 
