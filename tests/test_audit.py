@@ -188,7 +188,7 @@ class Cheat:
         return scores
 
 
-OVERVIEW = ("sr_gnn", "if_san", "bpr_mf", "personal_reranker", "dropout_net", "maml", "mamo_rating", "stan", "up_cf")
+OVERVIEW = ("sr_gnn", "bpr_mf", "personal_reranker", "dropout_net", "meta_tl", "stan", "up_cf")
 CHEATS = {
     "target": "target invariance",
     "future": "future invariance",
