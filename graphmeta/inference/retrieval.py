@@ -17,7 +17,7 @@ from torch import Tensor
 from graphmeta.adapt.twin import Twin
 from graphmeta.errors import InputError, counted
 from graphmeta.protocols import LearnsItemBias, ProductHead
-from graphmeta.sampling.best import APPROXIMATE, Recommendation, named_best, top
+from graphmeta.sampling.best import APPROXIMATE, MODEL, Recommendation, named_best, top
 from graphmeta.sampling.samples import Samples
 
 if TYPE_CHECKING:
@@ -50,6 +50,11 @@ class Index:
     recall: float
     k: int
     queries: int
+
+    @property
+    def is_faster(self) -> bool:
+        """Whether at most half of the lists are searched; else the exact product takes no longer."""
+        return 2 * self.probes <= self.lists
 
     def search(self, query: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Items and scores ``[S, k]`` of these queries ``[S, D]``, best first; of equal scores the first items. Items
@@ -145,7 +150,7 @@ def index_of(system: System, samples: Samples) -> Index:
         samples: sessions to measure the recall on.
 
     Warns:
-        UserWarning: when it is built: that lists are approximate, and their recall.
+        UserWarning: when it is built: its recall, and whether it is searched.
     """
     key = tuple(number for weight in system.state_dict().values() for number in (weight.data_ptr(), weight._version))
     with _LOCK:
@@ -156,12 +161,14 @@ def index_of(system: System, samples: Samples) -> Index:
         assert query is not None
         index = built(vectors, query)
         _INDEXES[system] = key, index
-    warnings.warn(
-        f"approximate retrieval among {counted(system.num_items, 'item')}: recall@{index.k} {index.recall:.3f} against "
-        f"the exact lists of {counted(index.queries, 'session')} ({index.probes:,} of {counted(index.lists, 'list')} "
-        f"searched); system.retrieval = 'exact' gives exact lists",
-        stacklevel=5,
-    )
+    searched = f"{index.probes:,} of {counted(index.lists, 'list')} searched"
+    found = f"recall@{index.k} {index.recall:.3f} against the exact lists of {counted(index.queries, 'session')}"
+    among = f"among {counted(system.num_items, 'item')}"
+    if index.is_faster or system.retrieval == "approximate":
+        message = f"approximate retrieval {among}: {found} ({searched}); system.retrieval = 'exact' gives exact lists"
+    else:
+        message = f"exact retrieval {among}: an index is no faster for this model ({found} with {searched})"
+    warnings.warn(message, stacklevel=5)
     return index
 
 
@@ -185,19 +192,23 @@ def chooses_index(system: System, *, filtered: bool) -> bool:
 
 
 def searched(system: System, samples: Samples, k: int, seen: list[np.ndarray] | None) -> list[list[Recommendation]]:
-    """The k best items of each sample by the index, without those of ``seen``; flagged as approximate."""
+    """The k best items of each sample, without those of ``seen``: by the index, flagged as approximate, or exact where
+    the index would have to search more than half of its lists.
+    """
     index = index_of(system, samples)
     query, _ = products(system, samples)
     assert query is not None
     if not query.isfinite().all():
         raise InputError("the model's scores are not finite numbers; its training diverged, train it again")
     more = max((len(np.unique(row)) for row in seen or ()), default=0)
-    items, scores = index.search(query, min(k + more, system.num_items))
+    size = min(k + more, system.num_items)
+    by_index = index.is_faster or system.retrieval == "approximate"
+    items, scores = index.search(query, size) if by_index else exact_best(index.vectors, query, size)
     found = []
     for at in range(len(query)):
         kept = (scores[at] > -torch.inf).numpy()
         if seen is not None:
             kept &= ~np.isin(items[at].numpy(), seen[at])
         rows, values = items[at][kept][:k].tolist(), scores[at][kept][:k].tolist()
-        found.append(named_best(system.items, rows, values, APPROXIMATE))
+        found.append(named_best(system.items, rows, values, APPROXIMATE if by_index else MODEL))
     return found

@@ -57,6 +57,7 @@ def test_with_all_lists_searched_it_is_exact(system, monkeypatch, name: str, exc
     other.eval()
     if not retrieval.can_search(other):
         pytest.skip("its scores are no products")
+    other.retrieval = "approximate"
     found = other.recommend_many(sessions(), 7, exclude_seen=exclude_seen)
     for one, wanted in zip(found, exact(other, 7, exclude_seen=exclude_seen), strict=True):
         np.testing.assert_allclose([a.score for a in one], [a.score for a in wanted], rtol=1e-5, atol=1e-5)
@@ -91,7 +92,22 @@ def test_exact_in_blocks_is_the_whole_product(monkeypatch: pytest.MonkeyPatch) -
     assert torch.equal(items, wanted.indices[:, :10]) and torch.equal(scores, wanted.values[:, :10])
 
 
+@pytest.mark.filterwarnings("ignore:exact retrieval")
+def test_an_index_that_is_no_faster_is_not_searched(system, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrieval, "RECALL", 1.0)
+    monkeypatch.setattr(retrieval, "EXACT_UP_TO", 0)
+    found = system.recommend_many(sessions(), 7, exclude_seen=True)
+    for one, wanted in zip(found, exact(system, 7, exclude_seen=True), strict=True):
+        np.testing.assert_allclose([a.score for a in one], [a.score for a in wanted], rtol=1e-5, atol=1e-5)
+        assert {a.why for a in one} == {"model"}
+    with torch.no_grad():
+        next(system.parameters()).mul_(1.5)
+    with pytest.warns(UserWarning, match="exact retrieval among 60 items: an index is no faster"):
+        system.recommend_many(sessions())
+
+
 def test_one_warning_that_lists_are_approximate_and_one_after_training(system) -> None:
+    system.retrieval = "approximate"
     with pytest.warns(
         UserWarning, match=r"approximate retrieval among 60 items: recall@60 \d\.\d+ against .* 20 sessions"
     ):
