@@ -290,7 +290,10 @@ def batching(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     bodies = requests(4000, options.items, seed=1)
     for size in (1, 32) * REPEATED:  # alternately; the means of both
         counters = Counters()
-        with Engine(served, Limits(batch=size), counters) as engine, ThreadPoolExecutor(options.clients) as pool:
+        with (
+            Engine(served, Limits(batch=size, wait=600.0), counters) as engine,
+            ThreadPoolExecutor(options.clients) as pool,
+        ):
             end, done = time.monotonic() + options.seconds / (2 * REPEATED), [0] * options.clients
 
             def client(number: int, engine: Engine = engine, end: float = end, done: list[int] = done) -> None:
