@@ -123,7 +123,7 @@ one sampled item per target add six points of Hit@10. The epoch is chosen by MRR
 starts from `attention_decoder`, which is trained on every click, and is meta-trained for two epochs at a tenth of the
 rate; what the clusters, the gates and the step on the user's clicks add is negative here: 52.4 / .314 after 53.7 /
 .329 (Hit@10 / MRR@10). Meta-training has one target per user again, the last click, among 100 sampled items. From
-random weights, on last clicks alone, it had 27.8 / .121. The K autoencoders are not told apart by its users: before
+random weights, on last clicks alone, it had 27.8 / .121. The K autoencoders are not distinguished by its users: before
 training, the effective number of clusters of the 3,131 test users is 1.00 of 5, and after 27 steps of the clustering
 loss alone still 1.00 (trials without a command here). All users are in one cluster by largest membership, which is .207
 (equal memberships: .200), since the errors of the autoencoders differ by .006, far less than the temperature of .1, and
