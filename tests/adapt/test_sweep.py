@@ -40,6 +40,11 @@ def test_a_layer_is_never_silently_wrong(number, name):
     assert found.outcome in GOOD, found
 
 
+def test_the_zero_state_of_a_cell_belongs_to_the_rows_of_its_input():
+    found = examine("torch GRUCell from nothing", QUICK[:1])
+    assert found.outcome == "stacked", found
+
+
 DISGUISED = [name for name in LAYERS if name.startswith("attack disguised")]
 
 
