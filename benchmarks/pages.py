@@ -26,6 +26,7 @@ DATA = {
     "musical_instruments": "Amazon Musical Instruments",
     "planted": "Synthetic reviews",
     "eshop_clothing": "A clothing shop",
+    "synthetic": "Synthetic logs",
     "yoochoose_times": "Yoochoose with times",
 }
 METRICS = {  # what a row shows, by protocol; of the others, Hit and MRR at the protocol's cut
