@@ -48,6 +48,7 @@ from benchmarks.timing import sessions
 from graphmeta.data.tables import EntityTable
 from graphmeta.published.catalogue import build
 from graphmeta.published.load import load
+from graphmeta.serving import engine as serving_engine
 from graphmeta.serving.counters import Counters
 from graphmeta.serving.engine import Engine, Limits
 from graphmeta.serving.query import Query
@@ -65,6 +66,7 @@ ARMS = ("load", "reload", "kills", "batching")
 def main() -> None:
     """Run the arms and write the figures."""
     options = parser().parse_args()
+    serving_engine.LINGER = options.linger
     found: dict[str, Any] = {
         "machine_load_before": os.getloadavg()[0],
         "cores": os.cpu_count(),
@@ -90,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--workers", type=int, default=WORKERS)
     made.add_argument("--items", type=int, default=ITEMS)
     made.add_argument("--compared", type=int, default=COMPARED)
+    made.add_argument("--linger", type=float, default=serving_engine.LINGER, help="Of the engine, in batching.")
     made.add_argument("--out", type=Path)
     return made
 
