@@ -337,3 +337,12 @@ def test_whole_sessions_are_pieces_that_follow_on_each_other(sessions: list[list
     targets = [(s, name) for read, target, s in found for name in [*read[1:], target]]
     every = [(s, f"i{i}") for s, clicks in enumerate(sessions) for i in clicks[1:]]
     assert Counter(targets) == Counter(every)
+
+
+@pytest.mark.parametrize(("targets", "known"), [([0, 3], True), ([3, -1], False), ([0], True)])
+def test_a_batch_says_whether_each_sample_has_a_target(targets: list[int], known: bool) -> None:
+    """Item 0 is one."""
+    samples = samples_of([[1, 2]] * len(targets), targets)
+    assert session_batch(samples, num_items=ITEMS).has_targets is known
+    tasks = session_batch(samples, num_items=ITEMS, task=np.arange(len(targets)), num_tasks=len(targets))
+    assert tasks.has_targets is known
