@@ -16,7 +16,7 @@ import torch
 
 from graphmeta.distributed import joined
 
-SECONDS = 120
+SECONDS = 400  # importing torch takes minutes on a busy machine
 CLEAN = multiprocessing.get_context("forkserver")
 CLEAN.set_forkserver_preload(["graphmeta.distributed", "graphmeta.published.fit", "graphmeta.testing"])
 
