@@ -160,8 +160,12 @@ def by_variant(rows: list[Row]) -> list[list[Row]]:
 
 
 def variant(row: Row) -> str:
-    """The command without its seed, in flags and in names of saved folders: equal for the seeds of one variant."""
-    return re.sub(r" --seed \d+| --save \S+|(?<= )(saved/\S+)-\d+(?= |$)", r"\1", row["command"])
+    """The command without its seed, in flags and in names of saved folders: equal for the seeds of one variant.
+
+    >>> variant({"command": "python -m benchmarks.streams eshop --systems sml --seeds 2"})
+    'python -m benchmarks.streams eshop --systems sml'
+    """
+    return re.sub(r" --seeds? \d+| --save \S+|(?<= )(saved/\S+)-\d+(?= |$)", r"\1", row["command"])
 
 
 KNOWN = "known sessions"  # the slices by the number of a user's known sessions

@@ -1,6 +1,7 @@
 """Result files: where they lie, and how they are found again."""
 
 import json
+import re
 
 import pytest
 
@@ -37,3 +38,12 @@ def test_rows_are_found_by_data_protocol_and_system(monkeypatch: pytest.MonkeyPa
 def test_files_of_the_flat_layout_are_still_found(tmp_path):
     (tmp_path / "d-p-s-seed0.json").write_text(json.dumps(row()))
     assert results("d", "p", folder=tmp_path) == [row()]
+
+
+def test_rows_of_one_variant_differ_in_their_seed_alone():
+    """So no table chooses among the seeds of a system's best run."""
+    for folder in {path.parent for path in RESULTS.rglob("*seed*.json")}:
+        found = [(re.sub(r"-?seed\d+$", "", path.stem), path) for path in folder.glob("*seed*.json")]
+        for name in {name for name, _ in found}:
+            same = {rows.variant(read(path)) for other, path in found if other == name}
+            assert len(same) == 1, (folder, same)
