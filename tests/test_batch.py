@@ -340,7 +340,7 @@ def test_whole_sessions_are_pieces_that_follow_on_each_other(sessions: list[list
 
 
 @pytest.mark.parametrize(("targets", "known"), [([0, 3], True), ([3, -1], False), ([0], True)])
-def test_a_batch_says_whether_each_sample_has_a_target(targets: list[int], known: bool) -> None:
+def test_a_batch_marks_the_samples_that_have_a_target(targets: list[int], known: bool) -> None:
     """Item 0 is one."""
     samples = samples_of([[1, 2]] * len(targets), targets)
     assert session_batch(samples, num_items=ITEMS).has_targets is known
