@@ -44,6 +44,8 @@ def known(rows: list[Row], place: tuple[str, str], path: Path) -> None:
     """
     found = {name: best_of(rows, place, name) for name in sorted({row["system"] for row in rows})}
     found = {name: runs for name, runs in found.items() if runs and all(run["known_sessions"] for run in runs)}
+    if len(found) < 2:  # nothing to compare
+        return
     ordered = sorted(found, key=lambda name: -mean(run["metrics"]["hit@20"] for run in found[name]))
     drawn = plots.figure(9.5, 4.4)
     axes = drawn.subplots()

@@ -36,6 +36,10 @@ def test_it_is_short_and_has_one_import_line():
     assert len(re.findall(r"^(?:import|from) ", "\n".join(BLOCKS), re.M)) == 1
 
 
+def test_it_counts_the_systems_of_the_catalogue():
+    assert f"{len(gm.systems())} systems and baselines in all" in README
+
+
 def test_results_are_short():
     assert len((ROOT / "RESULTS.md").read_text().splitlines()) <= 120
 

@@ -252,7 +252,7 @@ def draw_household(items, known: list, ranks: dict, path: Path) -> None:  # noqa
     picture, axes = canvas(12.5, 4.6)
     best = [sum(ranks[steps][items.ids[row]] for row in own) / len(own) for steps in (0, 1)]
     axes.text(0.2, 4.35, f"One step on its earlier baskets moves a household's items from rank {best[0]:,.0f} to "
-              f"{best[1]:,.0f} on average", fontsize=12, fontweight="bold", color=INK, va="center")  # fmt: skip
+              f"{best[1]:,.3g} on average", fontsize=12, fontweight="bold", color=INK, va="center")  # fmt: skip
     for steps, left, name in ((0, 0.2, "before adapting"), (1, 6.5, "after one step")):
         title(axes, (left + 0.75, 3.95), name, ORANGE if steps else GREY)
         user = (left + 0.5, 1.95)
