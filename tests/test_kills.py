@@ -132,6 +132,7 @@ def timed(action: Callable[[], object]) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fit", "stream"])
 @pytest.mark.parametrize("kills", [30])
+@pytest.mark.timeout(3600)
 def test_a_killed_run_is_readable_and_resumes_as_if_uninterrupted(
     kind: str, kills: int, log: Path, tmp_path: Path
 ) -> None:

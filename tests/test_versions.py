@@ -79,6 +79,21 @@ def test_a_number_is_never_used_again(tmp_path: Path) -> None:
     assert rollback(tmp_path) == 2
 
 
+@pytest.mark.parametrize(("saved", "expected"), [(0, ["000001"]), (1, ["000001", "000002"]), (4, ["000002", "000005"])])
+def test_a_whole_version_that_no_pointer_has_named_is_replaced(saved: int, expected: list[str], tmp_path: Path) -> None:
+    """Of a writer that was killed between the two; versions from before a rollback keep their numbers."""
+    for number in range(1, saved + 1):
+        save(tmp_path, number)
+    if saved == 4:
+        rollback(tmp_path, 2)
+    save(tmp_path / "other", 99)
+    (tmp_path / "versions").mkdir(exist_ok=True)
+    (tmp_path / "other" / "versions" / "000001").rename(tmp_path / "versions" / f"{saved + 1:06d}")
+    save(tmp_path, saved + 1)
+    assert identity(tmp_path) == str(saved + 1) and whole_version(tmp_path, read) == saved + 1
+    assert versions(tmp_path) == expected
+
+
 def test_a_folder_without_versions_loads_and_becomes_the_first_version(tmp_path: Path) -> None:
     system = build("sr_gnn", LOG.items, width=4)
     system.write_files(tmp_path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError, counted
@@ -173,6 +174,8 @@ class _Service:
         """Write everything that the next period depends on."""
         tensors = {f"weight/{name}": tensor for name, tensor in self.system.state_dict().items()}
         tensors |= {f"state/{name}": tensor for name, tensor in self.state.items()}
+        if self.system.events is not None:
+            tensors["events"] = torch.as_tensor(self.system.events)
         reports = [asdict(report) for report in self.reports]
         save_state(folder, "stream", tensors, {"setting": self.setting, "next": self.next, "reports": reports})
 
@@ -192,5 +195,7 @@ class _Service:
             {k.removeprefix("weight/"): t for k, t in tensors.items() if k.startswith("weight/")}
         )
         self.state = {k.removeprefix("state/"): t for k, t in tensors.items() if k.startswith("state/")}
+        if "events" in tensors:
+            self.system.events = tensors["events"].numpy()
         self.reports = [_report(report) for report in document["reports"]]
         self.next = document["next"]

@@ -38,19 +38,23 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Pointer:
-    """The numbers of the current version and of those before it, the oldest first."""
+    """The numbers of the current version and of those before it, the oldest first.
+
+    ``last``: the highest number that was ever current, above ``current`` after a rollback; 0 if it is not known.
+    """
 
     current: int
     earlier: tuple[int, ...] = ()
+    last: int = 0
 
     def then(self, number: int) -> Pointer:
         """The pointer after a new version."""
-        return Pointer(number, (*self.earlier, self.current)[1 - KEPT :])
+        return Pointer(number, (*self.earlier, self.current)[1 - KEPT :], self.last and max(self.last, number))
 
     def back_to(self, number: int) -> Pointer:
         """The pointer after a rollback; to a version that was rolled back, it is as after a new one."""
         at = self.earlier.index(number) if number in self.earlier else None
-        return self.then(number) if at is None else Pointer(number, self.earlier[:at])
+        return self.then(number) if at is None else Pointer(number, self.earlier[:at], self.last)
 
 
 def pointer(folder: str | Path) -> Pointer | None:
@@ -62,8 +66,8 @@ def pointer(folder: str | Path) -> Pointer | None:
     path = Path(folder) / _POINTER
     try:
         found = json.loads(path.read_bytes())
-        read = Pointer(found["current"], tuple(found["earlier"]))
-        if any(type(number) is not int for number in (read.current, *read.earlier)):
+        read = Pointer(found["current"], tuple(found["earlier"]), found.get("last", 0))
+        if any(type(number) is not int for number in (read.current, *read.earlier, read.last)):
             raise ValueError("not numbers")
         return read
     except (FileNotFoundError, NotADirectoryError):
@@ -124,6 +128,7 @@ def new_version(folder: str | Path) -> Iterator[Path]:
             made = Path(tempfile.mkdtemp(dir=_made(folder / _VERSIONS), prefix=_NEW))
             try:
                 yield made
+                _clear_without_pointer(folder, before)
                 number = max([0, *_numbers(folder)]) + 1
                 made.chmod(0o755)
                 _sync(made)
@@ -133,7 +138,7 @@ def new_version(folder: str | Path) -> Iterator[Path]:
                 if before is None:
                     (folder / _VERSIONS).rmdir()
                 raise
-            _switch(folder, Pointer(number) if before is None else before.then(number))
+            _switch(folder, Pointer(number, last=number) if before is None else before.then(number))
             publish(folder, current(folder))
             _clear(folder)
     except OSError as error:
@@ -198,7 +203,8 @@ def _numbers(folder: Path) -> list[int]:
 
 def _switch(folder: Path, to: Pointer) -> None:
     _sync(folder / _VERSIONS)
-    write_json(folder / _POINTER, {"current": to.current, "earlier": list(to.earlier)})
+    last = {"last": to.last} if to.last else {}
+    write_json(folder / _POINTER, {"current": to.current, "earlier": list(to.earlier), **last})
     _sync(folder)
 
 
@@ -216,7 +222,7 @@ def _adopted(folder: Path) -> Pointer | None:
         copy.chmod(0o755)
         shutil.rmtree(_place(folder, 0), ignore_errors=True)  # of a process that was killed here
         copy.rename(_place(folder, 0))
-        found = Pointer(0)
+        found = Pointer(0)  # whose numbers of before are not known
         _switch(folder, found)
         if (folder / _CARD).is_file() and b"Written by graphmeta" in (folder / _CARD).read_bytes():
             (folder / _CARD).unlink()
@@ -242,6 +248,15 @@ def _clear_unfinished(folder: Path) -> None:
         shutil.rmtree(one, ignore_errors=True)
     for one in folder.glob(f".{_POINTER}.*"):
         one.unlink(missing_ok=True)
+
+
+def _clear_without_pointer(folder: Path, found: Pointer | None) -> None:
+    """Remove whole versions of writers that were killed before the pointer named them."""
+    last = 0 if found is None else found.last
+    if found is None or last:
+        for number in _numbers(folder):
+            if number > last:
+                shutil.rmtree(_place(folder, number), ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:
