@@ -192,8 +192,10 @@ def named(row: Row) -> str:
         if value in (0, "none")
     ]
     base = within({"base": "if_san", **given})
+    trained = {"_recipe": ["base by the recipe, all sessions"], "_recipe_base": ["base by the recipe"]}
+    recipe = next((words for ending, words in trained.items() if warm_start(row).endswith(f"san{ending}")), [])
     again = ["base refitted"] if flag(row, "--refit-base") else []
-    return ", ".join([f"{row['system']}, {base}", *again, *without])
+    return ", ".join([f"{row['system']}, {base}", *recipe, *again, *without])
 
 
 def titled(axes: Axes, title: str, below: str) -> None:
