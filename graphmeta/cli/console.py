@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -92,7 +93,7 @@ def table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]], *, l
     for row in rows:
         grid.add_row(*("\n".join(map(printable, str(cell).split("\n"))) for cell in row))
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 140)
-    console.print(f"\n{title}", style="bold")
+    console.print("\n" + printable(title), style="bold")
     console.print(grid)
 
 
@@ -264,6 +265,12 @@ def _marked(offered: Recommendation, example: Example) -> str:
     past = example.past.get(offered.item)
     bought = "  <- bought" if offered.item == example.next_item else ""
     return offered.name + (f"\n   had {past}" if past is not None else "") + bought
+
+
+def say_json(document: Any) -> None:
+    """Print a document as JSON; control characters of ids and names are escaped, other letters are not."""
+    text = json.dumps(document, indent=1, ensure_ascii=False)
+    typer.echo("".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text))
 
 
 def say_out(line: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -96,12 +95,9 @@ class FilesOfSessions:
 
 
 @dataclass(frozen=True)
-class FilterOptions:
-    """Which items may be recommended."""
+class ItemFilters:
+    """Which items may be found."""
 
-    exclude_seen: Annotated[
-        bool, typer.Option("--exclude-seen", help="Do not recommend items of the session itself.")
-    ] = False
     exclude: Annotated[
         list[str] | None,
         typer.Option(
@@ -122,11 +118,20 @@ class FilterOptions:
         """What may be files of ids."""
         return (*(self.exclude or ()), *(self.among or ()))
 
-    def of(self, model: System) -> Filters:
+    def of(self, model: System, *, seen: bool = False) -> Filters:
         """The filters."""
         from graphmeta.cli.recommend_job import filters_of
 
-        return filters_of(model, self.among or (), self.exclude or (), seen=self.exclude_seen)
+        return filters_of(model, self.among or (), self.exclude or (), seen=seen)
+
+
+@dataclass(frozen=True)
+class FilterOptions(ItemFilters):
+    """Which items may be recommended."""
+
+    exclude_seen: Annotated[
+        bool, typer.Option("--exclude-seen", help="Do not recommend items of the session itself.")
+    ] = False
 
 
 def recommend(
@@ -169,9 +174,11 @@ def _recommend_file(
     check_format(files.out)
     check_is_no_input(files.out, files.source, history, *filtering.files)
     model = load()
-    filters = filtering.of(model)
+    filters = filtering.of(model, seen=filtering.exclude_seen)
     names = {name: getattr(files, f"{name}_column") for name in ("session", "item", "time", "user")}
     source, known = session_file(model, files.source, **names), history_log(model, history)
+    if source.user is not None and model.reads_history and known is None and model.histories is None:
+        console.say("note: no --history, so no earlier session of a user is read, and nothing is adapted to users")
     try:
         written = recommend_file(model, source, files.out, k, history=known, bar=console.bar, **_keywords(filters))
     except KeyboardInterrupt:
@@ -194,7 +201,7 @@ def _recommend_sessions(model: System, given: GivenSessions, filtering: FilterOp
     whose = owners(model, by.user, len(sessions), console.say)
     when = times_of(model, given.times, sessions)
     known = known_sessions(model, by.user, by.history, console.say)
-    filters = filtering.of(model)
+    filters = filtering.of(model, seen=filtering.exclude_seen)
     rankings = model.recommend_many(
         sessions, k, users=whose, history=known, times=when, unknown=given.unknown, **_keywords(filters)
     )
@@ -203,7 +210,7 @@ def _recommend_sessions(model: System, given: GivenSessions, filtering: FilterOp
             {"session": clicks, "items": [vars(offered) for offered in ranking]}
             for clicks, ranking in zip(sessions, rankings, strict=True)
         ]
-        typer.echo(json.dumps(document, indent=1, ensure_ascii=False))
+        console.say_json(document)
         return
     for clicks, ranking in zip(sessions, rankings, strict=True):
         if ranking:
@@ -226,7 +233,7 @@ def _show(clicks: Sequence[str], ranking: Sequence[Recommendation]) -> None:
 def similar(
     folder: Model,
     item: Annotated[str, typer.Argument(metavar="ITEM", help="Item id.")],
-    filtering: FilterOptions,
+    filtering: ItemFilters,
     given: GivenModel,
     k: Annotated[int, typer.Option("-k", min=1, help="Number of items.")] = 10,
     as_json: Json = False,
@@ -236,7 +243,7 @@ def similar(
     filters = filtering.of(model)
     found = model.similar(item, k, among=filters.among, exclude=filters.exclude)
     if as_json:
-        typer.echo(json.dumps([vars(one) for one in found], indent=1, ensure_ascii=False))
+        console.say_json([vars(one) for one in found])
         return
     rows = [(at + 1, one.name, f"{one.score:.3f}") for at, one in enumerate(found)]
     console.table(f"Similar to {item}", ("", "item", "cosine"), rows, left=2)
@@ -271,7 +278,7 @@ def explain(
         unknown=unknown,
     )
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=1, ensure_ascii=False))
+        console.say_json(asdict(found))
     else:
         for line in str(found).split("\n"):
             console.say_out(line)

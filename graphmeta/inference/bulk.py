@@ -60,6 +60,12 @@ def session_file(system: System, path: str | Path, **names: str | None) -> Sessi
     options = ReadOptions(**stored.get("options", {}))
     known: dict[str, Any] = {role: stored.get(role) for role in ("item", "session", "time", "user")} | given
     there = SessionFile(path, known["item"], options=options).header()
+    for role in ("item", "session"):
+        if role not in given and known[role] is not None and str(known[role]) not in there:
+            raise InputError(
+                f"{path}: no column {known[role]!r} for the {role}, as the log of the model has; the file has: "
+                f"{', '.join(there[:12])}; name the column: gm.SessionFile({role}=…) (--{role}-column)"
+            )
     known |= {role: None for role in ("time", "user") if role not in given and known[role] not in there}
     cut = known["session"] or Inactivity(stored.get("inactivity_seconds", 3600.0))
     where = {name: values for name, values in options.where.items() if name in there}

@@ -29,7 +29,7 @@ from graphmeta.serving.engine import Engine, Refused
 from graphmeta.serving.guard import Guard
 from graphmeta.serving.query import Answer, Query
 from graphmeta.serving.reload import Reloader
-from graphmeta.serving.results import clicks_of, explained, recommended, scored, too_large
+from graphmeta.serving.results import clicks_of, error_text, explained, recommended, scored, too_large
 from graphmeta.serving.served import Served
 from graphmeta.serving.settings import VARIABLE, Settings
 
@@ -156,7 +156,7 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(InputError)
     async def invalid(_: Request, error: InputError) -> Response:
-        return _error(422, str(error))
+        return _error(422, error_text(error))
 
     @app.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,6 +13,13 @@ from graphmeta.serving.query import Answer, Query
 from graphmeta.serving.served import Served
 from graphmeta.serving.settings import Settings
 from graphmeta.system import Recommendation
+
+_COMMAND_LINE = re.compile(r" \(--[^()]*\)")
+
+
+def error_text(error: Exception) -> str:
+    """The message of an error on one line, without options of the command line, which requests do not have."""
+    return _COMMAND_LINE.sub("", " ".join(str(error).split()))
 
 
 def clicks_of(ids: Iterable[Any], limits: Settings) -> int:
@@ -71,7 +79,7 @@ def recommended(
 
 def _result(query: Query, result: Answer | Exception) -> schemas.Result:
     if not isinstance(result, Answer):
-        return schemas.Result(error=" ".join(str(result).split()))
+        return schemas.Result(error=error_text(result))
     model = result.model
     return schemas.Result(
         items=scored(result.items),

@@ -408,12 +408,16 @@ def test_the_command_writes_a_file_in_the_columns_of_the_log_or_named_ones(fitte
         ),
         (["--session", "i1", "--exclude", "brand=nope"], "--exclude: no item has brand='nope'"),
         (["--in", "LOG", "--out", "x.csv", "--item-column", "sku"], "no column 'sku' for the item; the table has"),
+        (["--in", "OTHER", "--out", "x.csv"], "no column 'item' for the item, .* has: sku, session; .* --item-column$"),
         (["--in", "LOG", "--out", "x.doc"], "are written as .csv"),
     ],
 )
 def test_errors_of_the_command_are_one_line(fitted, capsys, monkeypatch, tmp_path, options, message):
     monkeypatch.chdir(tmp_path)
-    given = [str(fitted / "log.csv") if one == "LOG" else one for one in options]
+    other = fitted / "other.csv"
+    other.write_text("sku,session\ni1,v1\n")
+    files = {"LOG": str(fitted / "log.csv"), "OTHER": str(other)}
+    given = [files.get(one, one) for one in options]
     assert main(["recommend", str(fitted / "model"), *given]) == 2
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1 and told[0].startswith("error: ")
@@ -431,8 +435,34 @@ def test_similar_and_explain_on_the_command_line(fitted, capsys):
     assert sum(found["parts"].values()) == pytest.approx(found["score"])
     assert main(["explain", model, "--session", "i1,i2", "--item", "i5"]) == 0
     assert "by click, oldest first" in capsys.readouterr().out
+    assert main(["similar", model, "i3", "--exclude-seen"]) == 2 and "--exclude-seen" in capsys.readouterr().err
     assert main(["explain", model, "--session", "i1", "--item", "x5"]) == 2
     assert "item 'x5' is not known to this model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("odd", ["i\x1b[2J", "i\x9b2J"])
+def test_no_control_character_of_an_id_reaches_the_console(fitted, capsys, odd):
+    command = ["recommend", str(fitted / "model"), "--session", odd, "--unknown", "ignore", "-k", "2"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert main([*command, "--json"]) == 0
+    document = capsys.readouterr().out
+    assert json.loads(document)[0]["session"] == [odd]
+    assert not {"\x1b", "\x9b"} & set(shown + document) and ascii(odd)[1:-1] in shown
+
+
+def test_a_file_without_the_sessions_of_users_gets_a_note(fitted, tmp_path, capsys):
+    events = pd.read_csv(fitted / "log.csv").assign(
+        user=lambda f: "u" + (f["session"].str[1:].astype(int) % 9).astype(str)
+    )
+    events.to_csv(tmp_path / "log.csv", index=False)
+    log, model = str(tmp_path / "log.csv"), str(tmp_path / "model")
+    columns = ["--item", "item", "--session", "session", "--time", "time", "--user", "user"]
+    assert main(["fit", log, *columns, "--system", "personal_frequency", "--out", model]) == 0
+    capsys.readouterr()
+    command = ["recommend", model, "--in", log, "--out", str(tmp_path / "out.csv"), "-k", "2", "--quiet"]
+    assert main(command) == 0 and "no --history, so no earlier session of a user is read" in capsys.readouterr().err
+    assert main([*command, "--history", log]) == 0 and "--history" not in capsys.readouterr().err
 
 
 def test_popular_items_of_an_unknown_session_are_marked(fitted, capsys):

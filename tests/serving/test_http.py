@@ -412,3 +412,12 @@ def test_the_library_is_imported_without_the_server() -> None:
         "print([m for m in ('fastapi', 'uvicorn', 'pydantic', 'starlette') if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", program], cwd=ROOT, text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_an_error_names_no_option_of_the_command_line(batch: bool) -> None:
+    wanted = {"session": ["nowhere"]}
+    body = {"unknown": "raise"} | ({"batch": [wanted]} if batch else wanted)
+    response = send("POST", "/recommend", json=body)
+    told = response.json()["results"][0]["error"] if batch else error(response, 422)
+    assert "not known to this model" in told and "unknown='ignore'" in told and "--" not in told
