@@ -1,9 +1,10 @@
 """A client of ``graphmeta serve`` with nothing but the standard library: recommendations, filters, and a full server.
 
     graphmeta serve out/run &
-    GRAPHMETA_URL=http://127.0.0.1:8000 GRAPHMETA_TOKEN=… python examples/client.py
+    GRAPHMETA_URL=http://127.0.0.1:8000 GRAPHMETA_TOKEN=… GRAPHMETA_WORD=milk python examples/client.py
 
-Without GRAPHMETA_URL it trains a small model on the bundled dataset and serves it itself.
+GRAPHMETA_WORD is a word in the name of an item. Without GRAPHMETA_URL it trains a small model on the bundled dataset
+and serves it itself.
 """
 
 import json
@@ -12,6 +13,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from urllib.parse import quote
 
 import graphmeta as gm
 
@@ -63,12 +65,13 @@ def own_server(port=8123):
 
 
 if __name__ == "__main__":
-    url, stop = os.environ.get("GRAPHMETA_URL"), lambda: None
-    if url is None:
-        url, stop = own_server()
+    given = os.environ.get("GRAPHMETA_URL")
+    url, stop = (given, lambda: None) if given else own_server()
     try:
         client = Client(url, os.environ.get("GRAPHMETA_TOKEN"))
-        found = client.send("/items?query=milk")["items"]
+        found = client.send("/items?query=" + quote(os.environ.get("GRAPHMETA_WORD", "milk")))["items"]
+        if not found:
+            raise SystemExit("no item has the word in its name or id; choose another: GRAPHMETA_WORD=…")
         print("in the basket:", found[0]["name"])
         request = {"session": [found[0]["item"]], "k": 3, "exclude_seen": True}
         for offered in client.send("/recommend", request)["items"]:

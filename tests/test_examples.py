@@ -44,6 +44,20 @@ def test_an_example_runs_and_is_short(
     assert SAID[name] in capsys.readouterr().out
 
 
+def test_the_client_without_a_found_item_names_the_remedy(monkeypatch: pytest.MonkeyPatch):
+    names: dict = {"__name__": "__main__"}
+    text = (EXAMPLES / "client.py").read_text()
+    monkeypatch.setenv("GRAPHMETA_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("GRAPHMETA_WORD", "a&b c")
+    sent = []
+    text = text.replace(
+        "client = Client(", "Client.send = lambda _, path: sent.append(path) or {'items': []}; client = Client("
+    )
+    with pytest.raises(SystemExit, match="no item has the word in its name or id; choose another: GRAPHMETA_WORD"):
+        exec(compile(text, "client.py", "exec"), names | {"sent": sent})
+    assert sent == ["/items?query=a%26b%20c"]
+
+
 def test_the_nightly_job_has_options_that_exist(capsys: pytest.CaptureFixture):
     text = (EXAMPLES / "retrain_nightly.sh").read_text()
     assert subprocess.run(["bash", "-n"], input=text, text=True, check=False).returncode == 0
