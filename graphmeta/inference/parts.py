@@ -51,13 +51,14 @@ class Parts:
                 f"or name another output file"
             )
         if not note.is_file():
+            self._clear()  # of another request, if any is left
             write_json(note, request)
 
     @property
     def done(self) -> int:
         """The number of parts that are written."""
         number = 0
-        while self._part(number).is_file():
+        while self._part(number).is_file() and self._part(number).with_suffix(".json").is_file():
             number += 1
         return number
 
@@ -96,10 +97,14 @@ class Parts:
         with joined.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(joined, self.out)
-        for file in self.folder.iterdir():  # temporary files of killed runs too
-            if file.name not in LOCK_FILES:
-                file.unlink(missing_ok=True)
+        self._clear()
         return dict(counts)
+
+    def _clear(self) -> None:
+        """Remove all but the lock, temporary files of killed runs too; what identifies the parts goes last."""
+        files = [] if not self.folder.is_dir() else [one for one in self.folder.iterdir() if one.name not in LOCK_FILES]
+        for file in sorted(files, key=lambda one: one.name == "request.json"):
+            file.unlink(missing_ok=True)
 
     def _part(self, number: int) -> Path:
         return self.folder / f"part-{number:06}{self.kind}"

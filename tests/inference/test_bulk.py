@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -327,6 +328,34 @@ def test_a_killed_run_continues_without_a_doubled_or_missing_row(system, frame, 
     run(system, tmp_path)
     assert interrupted and (tmp_path / "out.csv").read_bytes() == wanted
     assert not (tmp_path / "out.csv.parts").exists()
+
+
+@pytest.mark.parametrize("left", ["part-000000.csv", "part-000001.json", "request.json", "parts"])
+def test_a_run_that_was_killed_while_it_removed_its_parts_is_begun_anew(system, frame, tmp_path, monkeypatch, left):
+    """Whatever it had removed by then; parts without their request are never read."""
+    small_parts(monkeypatch, 20)
+    frame.to_csv(tmp_path / "in.csv", index=False)
+    kept = tmp_path / "kept"
+    clear = Parts._clear
+
+    def copied(self):
+        if list(self.folder.glob("part-*")):
+            shutil.copytree(self.folder, kept, dirs_exist_ok=True)
+        clear(self)
+
+    monkeypatch.setattr(Parts, "_clear", copied)
+    run(system, tmp_path)
+    wanted = (tmp_path / "out.csv").read_bytes()
+    (tmp_path / "out.csv").unlink()
+    if left == "parts":  # of another request, which has gone
+        (kept / "request.json").unlink()
+        for part in kept.glob("part-*.csv"):
+            part.write_bytes(b"stale\n")
+    else:
+        (kept / left).unlink()
+    kept.rename(tmp_path / "out.csv.parts")
+    run(system, tmp_path)
+    assert (tmp_path / "out.csv").read_bytes() == wanted and not (tmp_path / "out.csv.parts").exists()
 
 
 @pytest.mark.slow
