@@ -19,6 +19,7 @@ class Baseline:
     fit: Callable[..., Any]
 
 
+MOST_USERS = 20_000  # for tifu_knn and up_cf beside other systems: their cost grows with users × queries
 BASELINES: dict[str, Baseline] = {}  # filled by the decorator
 
 

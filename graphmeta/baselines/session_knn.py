@@ -61,7 +61,28 @@ def votes_of_sessions(log: EventLog, age: np.ndarray, weight: np.ndarray) -> Vot
     return Votes("session", number, weight, [log.item[log.ptr[one] : log.ptr[one + 1]] for one in number])
 
 
-class SessionKNN:
+class SessionVotes:
+    """Scores items by the votes of neighbours, training sessions of ``log``; SessionKNN and STAN weight them."""
+
+    log: EventLog
+    num_items: int
+
+    def scores(self, samples: Samples) -> Tensor:
+        """``[S, num_items]``."""
+        sample, _, item, weight = self._votes(samples)
+        return dense(sample, item, weight=weight, shape=(len(samples), self.num_items))
+
+    def votes(self, samples: Samples, item: int) -> Votes:
+        """The neighbours with an item."""
+        _, age, voted, weight = self._votes(samples)
+        return votes_of_sessions(self.log, age[voted == item], weight[voted == item])
+
+    def _votes(self, samples: Samples) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The sample, the neighbour's age, the item and the weight of each vote."""
+        raise NotImplementedError
+
+
+class SessionKNN(SessionVotes):
     """Scores items of the most similar recent training sessions (V-SKNN).
 
     Candidates are the ``recent`` latest training sessions that share an item with s. The ``neighbours`` most
@@ -100,18 +121,7 @@ class SessionKNN:
         self.items_of, self.ages_of = incidence(log)
         self.rarity = rarity(self.ages_of, num_sessions=log.num_sessions) if idf else np.ones(log.num_items)
 
-    def scores(self, samples: Samples) -> Tensor:
-        """``[S, num_items]``."""
-        sample, _, item, weight = self._votes(samples)
-        return dense(sample, item, weight=weight, shape=(len(samples), self.num_items))
-
-    def votes(self, samples: Samples, item: int) -> Votes:
-        """The neighbours with an item."""
-        _, age, voted, weight = self._votes(samples)
-        return votes_of_sessions(self.log, age[voted == item], weight[voted == item])
-
     def _votes(self, samples: Samples) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """The sample, the neighbour's age, the item and the weight of each vote."""
         clicks = Clicks.of(samples, num_items=self.num_items)
         found = Candidates.of(clicks, self.ages_of, num_sessions=self.num_sessions, recent=self.recent)
         similarity, latest = found.total(clicks.place), found.latest(clicks)

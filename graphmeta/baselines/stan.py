@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from torch import Tensor
 
-from graphmeta.baselines.incidence import Clicks, Lists, dense, incidence, largest
-from graphmeta.baselines.session_knn import Candidates, rarity, votes_of_sessions
-from graphmeta.baselines.votes import Votes
+from graphmeta.baselines.incidence import Clicks, Lists, incidence, largest
+from graphmeta.baselines.session_knn import Candidates, SessionVotes, rarity
 from graphmeta.data.events import EventLog
 from graphmeta.errors import InputError, check_whole
 from graphmeta.sampling.samples import Samples
@@ -17,7 +15,7 @@ from graphmeta.sampling.samples import Samples
 _DAY = 86_400.0
 
 
-class Stan:
+class Stan(SessionVotes):
     """Scores items of similar sessions by their distance to the shared item, with more weight on recent clicks and
     sessions.
 
@@ -83,18 +81,7 @@ class Stan:
         self.ends = log.time[log.ptr[1:] - 1][::-1]
         self.rarity = rarity(self.ages_of, num_sessions=log.num_sessions) if idf else np.ones(log.num_items)
 
-    def scores(self, samples: Samples) -> Tensor:
-        """``[S, num_items]``."""
-        sample, _, item, weight = self._votes(samples)
-        return dense(sample, item, weight=weight, shape=(len(samples), self.num_items))
-
-    def votes(self, samples: Samples, item: int) -> Votes:
-        """The neighbours with an item."""
-        _, age, voted, weight = self._votes(samples)
-        return votes_of_sessions(self.log, age[voted == item], weight[voted == item])
-
     def _votes(self, samples: Samples) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """The sample, the neighbour's age, the item and the weight of each vote."""
         clicks = Clicks.of(samples, num_items=self.num_items)
         found = Candidates.of(clicks, self.ages_of, num_sessions=self.num_sessions, recent=self.recent)
         similarity = self._similarity(found, clicks, samples)

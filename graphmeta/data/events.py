@@ -22,6 +22,7 @@ from graphmeta.data import show, store
 from graphmeta.data.columns import shown
 from graphmeta.data.event_rows import EventColumns, EventRows, LogColumns, frame_of, read_rows
 from graphmeta.data.read_options import ActionWeights, Inactivity, Source
+from graphmeta.data.row_checks import check_items, no_event_left
 from graphmeta.data.scan.log import ScannedLog, scan
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
@@ -301,11 +302,7 @@ class EventLog:
                 break
             log = log.select(enough)
         if log.num_events == 0:
-            users = f" and users of at least {min_user_sessions} sessions" if min_user_sessions > 1 else ""
-            raise InputError(
-                f"no event is left with items of at least {min_item_support} events and sessions of at least "
-                f"{min_session_length}{users}; lower the limits"
-            )
+            raise no_event_left(min_item_support, min_session_length, min_user_sessions)
         return log
 
     def fingerprint(self) -> str:
@@ -335,10 +332,7 @@ class EventLog:
         Raises:
             InputError: the log has another number of items.
         """
-        if self.num_items != items:
-            raise InputError(
-                f"the log has {self.num_items} items, the system {items}; align the log: log.aligned_to(items, users)"
-            )
+        check_items(self.num_items, items)
 
     def aligned_to(self, items: EntityTable, users: EntityTable | None = None) -> EventLog:
         """The same events with the indices of another item table; events on items not in it are dropped.

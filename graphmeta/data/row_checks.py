@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from graphmeta.data.columns import numeric, shown, spelled
-from graphmeta.errors import counted
+from graphmeta.errors import InputError, counted
 
 _HOUR = 3600
 
@@ -112,3 +112,22 @@ def question_clock(session: np.ndarray, times: np.ndarray, rows: np.ndarray) -> 
             f"these times; write them in UTC or with their offset to keep the order of the rows",
             stacklevel=4,
         )
+
+
+def check_items(found: int, items: int) -> None:
+    """Check that a log, in memory or on disk, has as many items as a system.
+
+    Raises:
+        InputError: it has another number of items.
+    """
+    if found != items:
+        raise InputError(f"the log has {found} items, the system {items}; align the log: log.aligned_to(items, users)")
+
+
+def no_event_left(min_item_support: int, min_session_length: int, min_user_sessions: int) -> InputError:
+    """The error of a filter that drops all events of a log, in memory or on disk."""
+    users = f" and users of at least {min_user_sessions} sessions" if min_user_sessions > 1 else ""
+    return InputError(
+        f"no event is left with items of at least {min_item_support} events and sessions of at least "
+        f"{min_session_length}{users}; lower the limits"
+    )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from graphmeta.baselines import UPCF, ItemKNN, PersonalFrequency, Popularity, SessionKNN, Stan, TifuKNN, match_repeats
+from graphmeta.baselines.registry import MOST_USERS
 from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
 from graphmeta.data.splits import Split
@@ -42,7 +43,7 @@ _OF_USERS: Mapping[str, Callable[[EventLog], Scorer]] = {
     "tifu_knn": TifuKNN,
     "up_cf": UPCF,
 }
-_OF_NEIGHBOURS, _MOST_USERS = ("tifu_knn", "up_cf"), 20_000  # their cost grows with users × queries
+_OF_NEIGHBOURS = ("tifu_knn", "up_cf")
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def _kinds(known: EventLog) -> dict[str, Callable[[EventLog], Scorer]]:
     """The baselines for a log; those of neighbouring users only for few users."""
     if known.users is None:
         return dict(_PLAIN)
-    few = len(known.users) <= _MOST_USERS
+    few = len(known.users) <= MOST_USERS
     return {**_PLAIN, **{name: make for name, make in _OF_USERS.items() if few or name not in _OF_NEIGHBOURS}}
 
 

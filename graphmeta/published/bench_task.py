@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from graphmeta.baselines import UPCF, PersonalFrequency, Popularity, TifuKNN
+from graphmeta.baselines.registry import MOST_USERS
 from graphmeta.data.events import EventLog
 from graphmeta.data.relbench import RecommendationTask
 from graphmeta.data.splits import split_by_time
@@ -21,8 +22,6 @@ from graphmeta.evaluation.precision import average_precision
 from graphmeta.protocols import Scorer
 from graphmeta.published.fit import fit_plan
 from graphmeta.published.training_plan import Plan
-
-MOST_USERS = 20_000  # the cost of tifu_knn and up_cf grows with users × queries
 
 
 @dataclass(frozen=True)

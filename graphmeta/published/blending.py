@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from graphmeta.baselines import match_repeats
+from graphmeta.baselines.registry import MOST_USERS
 from graphmeta.data.events import EventLog
 from graphmeta.evaluation.lists import COMPARED_KS, lists_below
 from graphmeta.evaluation.metrics import Ranks, hit, mrr, ranks
@@ -22,7 +23,6 @@ from graphmeta.system.blend import KINDS, logarithm
 WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 64.0)  # 64: the baseline's ranking, whose ties the system ranks
 MOST_QUERIES, LEAST_QUERIES = 4000, 1000  # validation sessions that are scored, evenly spaced
 _SCORES = 4e8  # of these sessions and all items; large catalogues have fewer sessions
-_MOST_USERS = 20_000  # of baselines whose cost grows with users × queries
 _BATCH = 100
 
 
@@ -130,7 +130,7 @@ def _errors(difference: Tensor) -> float:
 
 def _baselines(log: EventLog, *, history: bool) -> dict[str, Scorer]:
     """The baselines that can be blended in, fitted to the log."""
-    few = log.users is not None and len(log.users) <= _MOST_USERS
+    few = log.users is not None and len(log.users) <= MOST_USERS
     return {
         name: match_repeats(log, kind.fit(log))
         for name, kind in KINDS.items()

@@ -12,6 +12,7 @@ import numpy as np
 
 from graphmeta.data.event_rows import EventColumns
 from graphmeta.data.read_options import Source, table_of
+from graphmeta.data.row_checks import no_event_left
 from graphmeta.data.scan.assembly import Tables, assembled, ordered
 from graphmeta.data.scan.database import Database, available, bytes_of
 from graphmeta.data.scan.files import files_of, raw_rows
@@ -65,11 +66,7 @@ class ScannedLog(StoredLog):
         """
         log = self._select(*self._fixed_point(min_item_support, min_session_length, min_user_sessions))
         if log.num_events == 0:
-            users = f" and users of at least {min_user_sessions} sessions" if min_user_sessions > 1 else ""
-            raise InputError(
-                f"no event is left with items of at least {min_item_support} events and sessions of at least "
-                f"{min_session_length}{users}; lower the limits"
-            )
+            raise no_event_left(min_item_support, min_session_length, min_user_sessions)
         return log
 
     def _fixed_point(self, items: int, sessions: int, users: int) -> tuple[str, list[str]]:

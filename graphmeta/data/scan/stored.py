@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from graphmeta.data.row_checks import check_items
 from graphmeta.data.scan.assembly import Tables
 from graphmeta.data.scan.database import CHUNK, Database
 from graphmeta.data.tables import EntityTable
-from graphmeta.errors import InputError, counted
+from graphmeta.errors import counted
 
 if TYPE_CHECKING:
     from graphmeta.data.events import EventLog
@@ -104,10 +105,7 @@ class StoredLog:
         Raises:
             InputError: the log has another number of items.
         """
-        if self.num_items != items:
-            raise InputError(
-                f"the log has {self.num_items} items, the system {items}; align the log: log.aligned_to(items, users)"
-            )
+        check_items(self.num_items, items)
 
     def fingerprint(self) -> str:
         """The hash of :meth:`EventLog.fingerprint <graphmeta.data.events.EventLog.fingerprint>`."""
