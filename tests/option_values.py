@@ -42,6 +42,7 @@ OWN: dict[str, dict[str, Any]] = {
     "cbml_s": {"base": "gc_san", "options": {"layers": 2}, "gate": "session"},
     "cbml_f": {"base": "sr_gnn", "options": {"steps": 2}, "granularity": "rank1"},
     "hetero_gnn": {"width": 8},
+    "ensemble": {"members": ("gru4rec", "sr_gnn"), "member_options": ({"layers": 2}, {"steps": 2})},
     "personal_reranker": {"base": "sr_gnn", "options": {"score_terms": ("cooccurrence",), "steps": 2}},
     "amortised": {"base": "sr_gnn", "options": {"steps": 2}},
     **{name: {"base": "bpr_mf", "options": {"negatives": 2}} for name in ("full_retrain", "fine_tune", "spmf", "sml")},

@@ -139,7 +139,7 @@ TERMS = ["repeat_bias", "cooccurrence", "same_category", "reranker"]
 
 
 @pytest.mark.parametrize(
-    "name", ["sr_gnn", "gc_san", "gru4rec", "if_san", "caser", "global_gnn", "tagnn", "wavenet", *TERMS]
+    "name", ["sr_gnn", "gc_san", "gru4rec", "if_san", "caser", "global_gnn", "ensemble", "tagnn", "wavenet", *TERMS]
 )
 def test_other_encoders_and_score_terms_ignore_the_further_items(name: str) -> None:
     """Equal scores of a batch with further item rows; so an encoder of the graph works with every head."""

@@ -229,6 +229,7 @@ def test_a_changed_file_and_an_attribute_that_json_cannot_hold_are_refused(tmp_p
 OF_THE_GRAPH = {
     "hetero_gnn",
     "global_gnn",
+    "ensemble",
     "meta_hin",
     "meta_hin_rating",
     "cluster_seq",

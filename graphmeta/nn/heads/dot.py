@@ -15,11 +15,10 @@ from graphmeta.protocols import ReadsOnlyUsers
 from graphmeta.sampling.session_batch import real_samples
 
 
-class Dot(ScoringHead):
-    """Score = inner product of the sample's query vector with the candidate: ``σ project(readout(h)) · e_i``.
+class Products(ScoringHead):
+    """Scores by inner products of query and candidate vectors, plus additive score terms and an item bias.
 
-    With ``bias``, the candidate's last column is an additive item bias: ``[query ; 1] · [e_i ; b_i]``. After
-    :meth:`add_item_bias`, the head has a bias of its own, ``+ item_bias_i``.
+    A subclass computes the query vectors.
 
     Args:
         scale: σ, a constant, unless :meth:`learn_temperature` makes it a parameter.
@@ -31,30 +30,11 @@ class Dot(ScoringHead):
     Shapes: states ``[E, D]``, candidates ``[C, D']`` -> ``[S, C]``.
     """
 
-    reads_only_readout = True
-
-    def __init__(
-        self,
-        readout: nn.Module,
-        project: nn.Module | None = None,
-        *,
-        bias: bool = False,
-        scale: float = 1.0,
-        score_terms: Mapping[str, nn.Module] | None = None,
-    ) -> None:
+    def __init__(self, *, scale: float = 1.0, score_terms: Mapping[str, nn.Module] | None = None) -> None:
         super().__init__()
-        self.readout, self.project = readout, nn.Identity() if project is None else project
-        self.bias, self.score_terms = bias, nn.ModuleDict(dict(score_terms or {}))
+        self.score_terms = nn.ModuleDict(dict(score_terms or {}))
         self.scale: float | nn.Parameter = scale
         self.item_bias: nn.Parameter | None = None
-        self.zero_without_clicks = False
-
-    def ignore_empty_sessions(self) -> None:
-        """From now on the query of a sample without clicks is 0, and so are its products, for a model that was trained
-        on sessions with clicks only: its readout of nothing is arbitrary. Score terms and biases remain. A readout of
-        users alone reads no clicks, and remains too.
-        """
-        self.zero_without_clicks = not isinstance(self.readout, ReadsOnlyUsers)
 
     def add_item_bias(self, num_items: int) -> None:
         """Add a parameter ``item_bias [C]``, zero at first, to the scores; a task may adapt it alone."""
@@ -68,26 +48,12 @@ class Dot(ScoringHead):
             self.scale = nn.Parameter(torch.full((1,), float(self.scale)))
 
     def query(self, states: Tensor, batch: HeteroData) -> Tensor:
-        """The query vectors ``[S, D']``."""
-        query = self.of_clicks(self.directed(self.project(self.readout(states, batch))) * self.scale, batch)
-        return F.pad(query, (0, 1), value=1.0) if self.bias else query
-
-    def of_clicks(self, vectors: Tensor, batch: HeteroData) -> Tensor:
-        """What is computed from the clicks ``[S, …]``, zero for samples without any, if these are ignored."""
-        known = batch["sample"].get("has_events") if self.zero_without_clicks else None
-        return vectors if known is None else torch.where(known[:, None], vectors, 0.0)
-
-    def directed(self, query: Tensor) -> Tensor:
-        """The query vectors before scaling by σ; here unchanged."""
-        return query
+        """The query vectors ``[S, D']``, times σ."""
+        raise NotImplementedError
 
     def vectors(self, candidates: Tensor) -> Tensor:
         """The candidate vectors that the query is multiplied with; here unchanged."""
         return candidates
-
-    def column_parts(self) -> dict[str, slice]:
-        """What the columns of query and candidate vectors stand for: ``product``, ``item bias``."""
-        return {"product": slice(0, -1), "item bias": slice(-1, None)} if self.bias else {"product": slice(None)}
 
     def extra(self, batch: HeteroData, query: Tensor, vectors: Tensor) -> ScoreTerm | None:
         """The sum of all additive score terms, in sparse form; None without terms."""
@@ -129,6 +95,60 @@ class Dot(ScoringHead):
             return F.cross_entropy(scores, real_samples(batch, batch["sample"].target), reduction="none")
         sample, (query, vectors, extra) = batch["sample"], self.product_form(states, batch, candidates)
         return score_cross_entropy(query, vectors, sample.target, real=sample.get("real"), extra=extra)
+
+
+class Dot(Products):
+    """Score = inner product of the sample's query vector with the candidate: ``σ project(readout(h)) · e_i``.
+
+    With ``bias``, the candidate's last column is an additive item bias: ``[query ; 1] · [e_i ; b_i]``. After
+    :meth:`add_item_bias`, the head has a bias of its own, ``+ item_bias_i``.
+
+    Args:
+        scale, score_terms: see :class:`Products`.
+
+    Shapes: states ``[E, D]``, candidates ``[C, D']`` -> ``[S, C]``.
+    """
+
+    reads_only_readout = True
+
+    def __init__(
+        self,
+        readout: nn.Module,
+        project: nn.Module | None = None,
+        *,
+        bias: bool = False,
+        scale: float = 1.0,
+        score_terms: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        super().__init__(scale=scale, score_terms=score_terms)
+        self.readout, self.project = readout, nn.Identity() if project is None else project
+        self.bias = bias
+        self.zero_without_clicks = False
+
+    def ignore_empty_sessions(self) -> None:
+        """From now on the query of a sample without clicks is 0, and so are its products, for a model that was trained
+        on sessions with clicks only: its readout of nothing is arbitrary. Score terms and biases remain. A readout of
+        users alone reads no clicks, and remains too.
+        """
+        self.zero_without_clicks = not isinstance(self.readout, ReadsOnlyUsers)
+
+    def query(self, states: Tensor, batch: HeteroData) -> Tensor:
+        """The query vectors ``[S, D']``."""
+        query = self.of_clicks(self.directed(self.project(self.readout(states, batch))) * self.scale, batch)
+        return F.pad(query, (0, 1), value=1.0) if self.bias else query
+
+    def of_clicks(self, vectors: Tensor, batch: HeteroData) -> Tensor:
+        """What is computed from the clicks ``[S, …]``, zero for samples without any, if these are ignored."""
+        known = batch["sample"].get("has_events") if self.zero_without_clicks else None
+        return vectors if known is None else torch.where(known[:, None], vectors, 0.0)
+
+    def directed(self, query: Tensor) -> Tensor:
+        """The query vectors before scaling by σ; here unchanged."""
+        return query
+
+    def column_parts(self) -> dict[str, slice]:
+        """What the columns of query and candidate vectors stand for: ``product``, ``item bias``."""
+        return {"product": slice(0, -1), "item bias": slice(-1, None)} if self.bias else {"product": slice(None)}
 
 
 class Cosine(Dot):

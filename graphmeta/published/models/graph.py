@@ -20,7 +20,7 @@ from graphmeta.nn.features.unit_norm import UnitFeatures
 from graphmeta.nn.heads.dot import Cosine, Dot
 from graphmeta.nn.losses.proposed import ProposedSoftmaxLoss
 from graphmeta.nn.readout import SoftAttention
-from graphmeta.protocols import ProductHead
+from graphmeta.protocols import IgnoresEmptySessions, ProductHead
 from graphmeta.published.parts import copied, with_score_terms
 from graphmeta.published.registry import published
 from graphmeta.published.unread import NO_COSINE, NO_MESSAGES
@@ -196,7 +196,7 @@ def personal_reranker(base: System, *, empty: float = 0.1) -> System:
         raise InputError(f"empty={empty!r} must be a share of the training samples, from 0 to 1")
     system = _reranked(base, "personal")
     head = system.recommender.head
-    if isinstance(head, Dot):
+    if isinstance(head, IgnoresEmptySessions):
         head.ignore_empty_sessions()
     system.samples, system.loss = partial(next_items, empty=empty), ProposedSoftmaxLoss()
     if empty > 0.5:
