@@ -30,6 +30,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.rows import cost, epoch_row, measured, provenance, write
+from benchmarks.sessions import Sessions
 from graphmeta import baselines as neighbours
 from graphmeta.adapt.scope import Scope
 from graphmeta.data.events import EventLog
@@ -161,20 +162,21 @@ def main() -> None:
         samples_of = dataset.protocols[protocol]
         samples = with_history(model, samples_of(test_log), test_log, train_log, valid_log)
         result = evaluate(model, samples, support=train_log.support, progress=tqdm)
+        sessions = Sessions.of(result, samples)
         row = {
             "dataset": options.dataset,
             "protocol": protocol,
             "system": options.system,
             "arguments": options.arguments,
             "note": options.note,
-            **measured(result),
+            **measured(result, sessions),
             "seed": options.seed,
             "epochs": len(history),
             "history": history,
             **spent,
             **ran,
         }
-        write(row, variant=options.tag)
+        write(row, variant=options.tag, sessions=sessions)
 
 
 def parser() -> argparse.ArgumentParser:

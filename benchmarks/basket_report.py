@@ -6,7 +6,8 @@ from itertools import chain
 from statistics import mean
 
 from benchmarks.labels import named
-from benchmarks.rows import KNOWN, Row, by_variant, commands, heading, known_slices, metrics_table
+from benchmarks.paired import table_of
+from benchmarks.rows import KNOWN, Row, commands, heading, in_order, known_slices, metrics_table
 
 COLUMNS = {
     "recall@10": "Recall@10",
@@ -24,7 +25,7 @@ def basket_section(title: str, rows: list[Row], text: str) -> str:
     """The systems by Recall@10, or MAP@12 where it is measured, best first, and it by the number of known baskets."""
     first = rows[0]
     by = "map@12" if "map@12" in first["metrics"] else "recall@10"
-    ordered = named(sorted(by_variant(rows), key=lambda runs: -mean(run["metrics"][by] for run in runs)))
+    ordered = named(in_order(rows))
     columns = {"map@12": "MAP@12", **COLUMNS} if by == "map@12" else COLUMNS
     lines = [
         f"## {title}\n",
@@ -32,6 +33,7 @@ def basket_section(title: str, rows: list[Row], text: str) -> str:
         f"{first['samples']:,} users, {first['candidates']:,} candidates; the user has bought "
         f"{100 * first['metrics']['repeat_share']:.1f} % of a basket's items before.\n",
         *metrics_table(ordered, columns),
+        *table_of(ordered),
     ]
     slices = known_slices(first)
     lines += ["", f"{columns[by]} by known baskets (users):\n", *heading(list(slices.values()))]

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from benchmarks.accuracy import BASELINES, arguments, fitted
 from benchmarks.rows import CONTEXT, Row, cost, measured, provenance, write
+from benchmarks.sessions import Sessions
 from graphmeta.baselines import match_repeats
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split, split_by_item
@@ -73,6 +74,7 @@ def main() -> None:
     seconds = time.perf_counter() - began
     samples, support = sampled(split.test, options.test_samples, seed=options.seed), split.train.support
     result = ranked(model, samples, support)
+    sessions = Sessions.of(result, samples)
     row = {
         "dataset": options.dataset,
         "protocol": "cold-items",
@@ -81,7 +83,7 @@ def main() -> None:
         "note": options.note,
         "learned_from": {"sessions": split.train.num_sessions, "events": split.train.num_events},
         "items": {name: int(inside(support, bounds).sum()) for name, bounds in TARGETS.items()},
-        **measured(result),
+        **measured(result, sessions),
         "targets": by_target(result.positions, support[samples.target], samples.lengths),
         "without_steps": without_steps(model, samples, support),
         "seed": options.seed,
@@ -90,7 +92,7 @@ def main() -> None:
         **cost(seconds),
         **ran,
     }
-    write(row, variant=options.tag)
+    write(row, variant=options.tag, sessions=sessions)
     print({name: found["hit@20"] for name, found in row["targets"].items()}, flush=True)
 
 

@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from benchmarks.accuracy import BASELINES, USER_BASELINES, arguments, fitted
 from benchmarks.rows import Row, cost, measured, provenance, write
+from benchmarks.sessions import Sessions
 from graphmeta.data.events import EventLog
 from graphmeta.data.splits import split_by_time
 from graphmeta.data.windows import next_days
@@ -82,7 +83,8 @@ def main() -> None:
     options = parser().parse_args()
     known, future = Targets(options.days).of(options.dataset)
     print(f"{options.dataset}: known {known}\nnext {future}", flush=True)
-    write(row_of(options, known, future), variant=options.tag)
+    row, sessions = row_of(options, known, future)
+    write(row, variant=options.tag, sessions=sessions)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -98,20 +100,21 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def row_of(options: argparse.Namespace, known: EventLog, future: EventLog) -> Row:
-    """The row of a system whose arguments are chosen on the last known baskets."""
+def row_of(options: argparse.Namespace, known: EventLog, future: EventLog) -> tuple[Row, Sessions]:
+    """The row of a system whose arguments are chosen on the last known baskets, and its metrics per user."""
     ran, began, cpu = provenance("benchmarks.next_basket"), time.perf_counter(), time.process_time()
     tried = list(trials(options, known)) if options.choices else []
     targets = Targets(options.days)
     given = max(tried, key=lambda trial: trial[targets.chosen_by])["arguments"] if tried else options.arguments
     result, history = evaluated(options, given, known, future)
-    return {
+    sessions = Sessions.of_baskets(result)
+    row = {
         "dataset": options.dataset,
         "protocol": targets.protocol,
         "system": options.system,
         "arguments": given,
         "note": options.note,
-        **measured(result),
+        **measured(result, sessions),
         "validation": tried,
         "seed": options.seed,
         "epochs": len(history),
@@ -119,6 +122,7 @@ def row_of(options: argparse.Namespace, known: EventLog, future: EventLog) -> Ro
         **cost(time.perf_counter() - began, cpu=time.process_time() - cpu),
         **ran,
     }
+    return row, sessions
 
 
 def trials(options: argparse.Namespace, known: EventLog) -> Iterator[Row]:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from benchmarks.accuracy import DATASETS, PREFIXES
 from benchmarks.rows import Row, cost, measured, provenance, write
+from benchmarks.sessions import Sessions
 from graphmeta.data.splits import last_sessions
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.published.catalogue import TRAINED
@@ -56,15 +57,17 @@ def main() -> None:
         ),
     ):
         arguments = {"base": options.system, **chosen} if chosen else {}
+        result = evaluate(model, test, support=train_log.support, progress=tqdm)
+        sessions = Sessions.of(result, test)
         row = {
             **{"dataset": options.dataset, "protocol": "cbml", "system": name, "arguments": arguments},
-            **measured(evaluate(model, test, support=train_log.support, progress=tqdm)),
+            **measured(result, sessions),
             **{"seed": options.seed, "epochs": 0, "history": [], "note": options.note},
             **cost(time.perf_counter() - began),
             **({"tried": tried, "queries": len(queries)} if chosen else {}),
             **ran,
         }
-        write(row, variant=options.tag)
+        write(row, variant=options.tag, sessions=sessions)
 
 
 def parser() -> argparse.ArgumentParser:

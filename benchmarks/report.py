@@ -19,6 +19,7 @@ from benchmarks.basket_report import basket_section
 from benchmarks.cold_report import cold_section, tuning_section
 from benchmarks.growth_report import growth_section
 from benchmarks.labels import named, spanned
+from benchmarks.paired import table_of
 from benchmarks.race import only_raced, race_section, raced
 from benchmarks.recipes import recipes_section
 from benchmarks.rows import (
@@ -29,7 +30,9 @@ from benchmarks.rows import (
     by_variant,
     commands,
     heading,
+    in_order,
     linked,
+    percent,
     picture,
     published_figures,
     results,
@@ -118,7 +121,7 @@ def section(title: str, rows: list[Row], published: dict[str, dict[str, float]])
     cut = CUTS[rows[0]["protocol"]]
     second = SECOND.get(rows[0]["protocol"], "mrr")
     hit, mrr = f"hit@{cut}", f"{second}@{cut}"
-    ordered = named(sorted(by_variant(rows), key=lambda runs: -mean(run["metrics"][hit] for run in runs)))
+    ordered = named(in_order(rows))
     first = rows[0]
     lines = [
         f"## {title}\n",
@@ -134,13 +137,14 @@ def section(title: str, rows: list[Row], published: dict[str, dict[str, float]])
         printed = "– | –" if theirs is None else against(ours, [theirs[hit], theirs[mrr]])
         epochs = spanned([run["epochs"] if run["history"] else 0 for run in runs])
         minutes, peak = mean(r["wall_s"] for r in runs) / 60, max(r["peak_mb"] for r in runs)
-        cells = [name, figure(runs, hit), figure(runs, mrr), printed, epochs, len(runs), f"{minutes:.1f}"]
+        cells = [name, percent(runs, hit), percent(runs, mrr), printed, epochs, len(runs), f"{minutes:.1f}"]
         lines.append(f"| {' | '.join(map(str, cells))} | {peak:,} | {max(r['date'] for r in runs)} |")
     slices = [*sliced(ordered, mrr, CONTEXT), *sliced(ordered, mrr, "item events")]
     return "\n".join(
         [
             *lines,
             "",
+            *table_of(ordered),
             *clusters(ordered),
             *pictures(first),
             *stepped(ordered),
@@ -239,11 +243,6 @@ MEASURES = ("mae", "rmse", "ndcg@1", "ndcg@3", "ndcg_linear@1", "ndcg_linear@3")
 def points(runs: list[Row], name: str) -> str:
     """A metric as it is, with its standard deviation over seeds."""
     return spread([run["metrics"][name] for run in runs], 4, unit=1)
-
-
-def figure(runs: list[Row], name: str) -> str:
-    """A metric in percent, with its standard deviation over seeds."""
-    return spread([run["metrics"][name] for run in runs])
 
 
 def stepped(ordered: dict[str, list[Row]]) -> list[str]:

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.old_results import renamed
+from benchmarks.sessions import Sessions
 from benchmarks.timing import peak_mb
 from graphmeta.evaluation.ranking import Result
 from graphmeta.storage import write_json
@@ -42,10 +43,11 @@ def provenance(module: str) -> dict[str, str]:
     return {"command": command, "commit": commit.stdout.strip(), "date": date.today().isoformat()}
 
 
-def measured(result: Result) -> Row:
-    """Metrics, also by slice, with the numbers of samples, candidates and ties."""
+def measured(result: Result, sessions: Sessions | None = None) -> Row:
+    """Metrics, also by slice, with their intervals and the numbers of samples, candidates and ties."""
     return {
         "metrics": result.metrics,
+        **({} if sessions is None else {"intervals": sessions.intervals()}),
         "slices": renamed(result.slices),
         "samples": result.samples,
         "candidates": result.candidates,
@@ -80,9 +82,11 @@ def linked(file: Path) -> str:
     return f"benchmarks/results/{file.relative_to(RESULTS).as_posix()}"
 
 
-def write(row: Row, *, variant: str = "") -> None:
-    """Write the row's file and print its metrics."""
+def write(row: Row, *, variant: str = "", sessions: Sessions | None = None) -> None:
+    """Write the row's file, beside it the metrics per session, and print its metrics."""
     write_json(path_of(row, variant), row)
+    if sessions is not None:
+        sessions.write(path_of(row, variant))
     if "metrics" in row:
         print(json.dumps({"protocol": row["protocol"], "system": row["system"], **row["metrics"]}), flush=True)
 
@@ -139,6 +143,19 @@ def after(words: Sequence[str], flag: str) -> str | None:
     return words[words.index(flag) + 1] if flag in words else None
 
 
+def percent(runs: Sequence[Row], metric: str) -> str:
+    """A metric in %, with its deviation over seeds, and the 95 % interval over test sessions where the rows have it.
+
+    The bounds of several seeds are averaged.
+    """
+    shown = spread([run["metrics"][metric] for run in runs])
+    bounds = [run["intervals"][metric] for run in runs if metric in run.get("intervals", {})]
+    if len(bounds) < len(runs):
+        return shown
+    low, high = (100 * mean(each[name] for each in bounds) for name in ("low", "high"))
+    return f"{shown} [{low:.1f}, {high:.1f}]"
+
+
 def spread(values: Sequence[float], digits: int = 2, *, unit: float = 100) -> str:
     """Mean ± standard deviation over seeds, in percent by default (``unit=100``)."""
     parts = [mean(values), *([stdev(values)] if len(values) > 1 else [])]
@@ -168,6 +185,21 @@ def variant(row: Row) -> str:
     return re.sub(r" --seeds? \d+| --save \S+|(?<= )(saved/\S+)-\d+(?= |$)", r"\1", row["command"])
 
 
+def measures_of(row: Row) -> tuple[str, ...]:
+    """The metrics that a row is compared by, the first of which orders a table; none for errors of ratings."""
+    known, k = row.get("metrics", {}), CUTS.get(row["protocol"], 20)
+    if "recall@10" in known:
+        return tuple(name for name in ("map@12", "recall@10", "ndcg@10") if name in known)
+    names = [f"hit@{k}", f"mrr@{k}"]
+    names = reversed(names) if row["protocol"].startswith("users-") else names
+    return tuple(name for name in names if name in known)
+
+
+def in_order(rows: list[Row]) -> list[list[Row]]:
+    """The seeds of each variant, best first, as in a table."""
+    return sorted(by_variant(rows), key=lambda runs: -mean(run["metrics"][measures_of(run)[0]] for run in runs))
+
+
 KNOWN = "known sessions"  # the slices by the number of a user's known sessions
 
 
@@ -179,7 +211,7 @@ def metrics_table(ordered: Mapping[str, Sequence[Row]], columns: Mapping[str, st
     """
     lines = heading([*columns.values(), "seeds", "min", "date"])
     for name, runs in ordered.items():
-        values = [spread([run["metrics"][column] for run in runs]) for column in columns]
+        values = [percent(runs, column) for column in columns]
         minutes, date = f"{mean(run['wall_s'] for run in runs) / 60:.1f}", max(run["date"] for run in runs)
         lines.append(f"| {' | '.join([name, *values, str(len(runs)), minutes, date])} |")
     return lines

@@ -15,12 +15,13 @@ from benchmarks.race import only_raced
 from benchmarks.rows import CUTS, Row, by_variant, published_figures, spread
 
 Place = tuple[str, str]  # data set and protocol
+SEVERAL = ("sr-gnn", "next-basket", "next-7-days", "stream", "metacf")  # a session or user has several targets
 HEAD = """# Results
 
 Written by `python -m benchmarks.report` from [`benchmarks/results`](benchmarks/results). All rows, by data set, are on
 the site (`make docs`); `python -m benchmarks.command FILE` prints the command of a row. Figures are in percent, over
-the full catalogue; epochs are chosen on held-out training sessions. "Best run": the best of a system's rows.
-± is the 95 % interval over test queries, or with "seeds" the standard deviation. *Published*: from the system's paper.
+the full catalogue; epochs are chosen on held-out training sessions. "Best run": the best of a system's rows. ± is half
+the 95 % interval over test sessions, where known, or with "seeds" the standard deviation. *Published*: in the paper.
 """
 
 
@@ -79,11 +80,24 @@ def cell(runs: Sequence[Row], place: Place) -> str:
     first, second = value(runs, place), value(runs, place, second_metric(place))
     if len(runs) > 1:
         shown = f"{spread([run['metrics'][main_metric(place)] for run in runs])} ({len(runs)} seeds)"
-    elif place[1] in ("next-basket", "stream"):  # no share of queries
-        shown = f"{100 * first:.2f}"
+    elif (half := half_interval(runs[0], place)) is not None:
+        shown = f"{100 * first:.2f} ± {100 * half:.2f}"
     else:
-        shown = f"{100 * first:.2f} ± {196 * sqrt(first * (1 - first) / runs[0]['samples']):.2f}"
+        shown = f"{100 * first:.2f}"
     return f"{shown} / {100 * second:.2f}"
+
+
+def half_interval(row: Row, place: Place) -> float | None:
+    """Half the 95 % interval of the main metric: the row's bootstrap over sessions, or that of a share of independent
+    queries, one per session; None where sessions have several and the row has no interval.
+    """
+    name = main_metric(place)
+    if bounds := row.get("intervals", {}).get(name):
+        return (bounds["high"] - bounds["low"]) / 2
+    if place[1] in SEVERAL:
+        return None
+    share = row["metrics"][name]
+    return 1.96 * sqrt(share * (1 - share) / row["samples"])
 
 
 def table(columns: Mapping[str, Place], systems: Sequence[str], *, published: Sequence[str] = ()) -> Callable:

@@ -280,9 +280,14 @@ the folder that the other row saved (see the commands); its training minutes exc
 the current names and flags, also for older commits. "Published" is the figure in the system's paper (under CBML's and
 ASARS's protocols, in the tables of those papers). It is listed for the published system only, trained on the whole log,
 with any learning rate and number of epochs: not for a system with another base, additional score terms, or training on
-a share of the log. One seed, unless a ± follows, which is the standard deviation over seeds: differences of a few
-tenths of a point are not significant. Settings and epochs that differ between seeds are listed one by one or as a
-range.
+a share of the log. One seed, unless a ± follows, which is the standard deviation over seeds. Settings and epochs that
+differ between seeds are listed one by one or as a range.
+
+[ ] is the 95 % bootstrap interval over test sessions, or over users where the log has users: the queries of one session
+or user are not independent and are resampled together. It is of the test data alone, not of the training. Rows from
+before the protocol stored their metrics per session have none; of those, differences of a few tenths of a point are not
+significant. "Neighbouring rows" tests each row against the next one of its table on the same sessions
+(`python -m benchmarks.paired`); tests of several pairs are not corrected for their number.
 
 Under MetaCF's protocol, rate and steps of bpr_fold_in are chosen on held-out support items of the test users. Support
 items are no candidates, Hit@10 is the share of a user's query items among the first ten, and all metrics are means

@@ -26,6 +26,7 @@ from tqdm import tqdm
 import graphmeta as gm
 from benchmarks.accuracy import BASELINES, USER_BASELINES, movielens
 from benchmarks.rows import Row, cost, epoch_row, measured, provenance, write
+from benchmarks.sessions import Sessions
 from graphmeta.baselines import match_repeats
 from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
@@ -60,6 +61,7 @@ def main() -> None:
     spent = cost(time.perf_counter() - began, cpu=time.process_time() - cpu)
     queries = UserHistories.of(*split.parts).attached(last_clicks(split.test), split.test)
     result = gm.evaluate(model, queries, ks=(5, 20), progress=partial(tqdm, mininterval=10))
+    sessions = Sessions.of(result, queries)
     few = queries.take(np.linspace(0, len(queries) - 1, min(len(queries), options.curve)).astype(np.int64))
     curve = by_known_sessions({"": model}, few)[""] if options.curve else {}
     row = {
@@ -69,7 +71,7 @@ def main() -> None:
         "base": options.base,
         "arguments": options.arguments,
         "note": options.note,
-        **measured(result),
+        **measured(result, sessions),
         "known_sessions": {"all" if n is None else str(n): one.metrics for n, one in curve.items()},
         "seed": options.seed,
         "epochs": len(history),
@@ -77,7 +79,7 @@ def main() -> None:
         **spent,
         **ran,
     }
-    write(row, variant=options.tag)
+    write(row, variant=options.tag, sessions=sessions)
     print({name: one["hit@20"] for name, one in row["known_sessions"].items()})
 
 

@@ -6,20 +6,22 @@ from itertools import chain
 from statistics import mean
 
 from benchmarks.labels import named
-from benchmarks.rows import KNOWN, Row, by_variant, commands, heading, known_slices, linked, metrics_table, picture
+from benchmarks.paired import table_of
+from benchmarks.rows import KNOWN, Row, commands, heading, in_order, known_slices, linked, metrics_table, picture
 
 COLUMNS = {"hit@5": "Hit@5", "mrr@5": "MRR@5", "hit@20": "Hit@20", "mrr@20": "MRR@20"}
 
 
 def users_section(title: str, rows: list[Row], text: str) -> str:
     """The systems by MRR@20, best first, then by known sessions: of the users as they are, and with the last n only."""
-    ordered = named(sorted(by_variant(rows), key=lambda runs: -mean(run["metrics"]["mrr@20"] for run in runs)))
+    ordered = named(in_order(rows))
     first = rows[0]
     lines = [
         f"## {title}\n",
         text,
         f"{first['samples']:,} queries, {first['candidates']:,} candidates, in %.\n",
         *metrics_table(ordered, COLUMNS),
+        *table_of(ordered),
     ]
     slices = known_slices(first)
     lines += ["", "Hit@20 / MRR@20 by the known sessions of the user (queries):\n"]
