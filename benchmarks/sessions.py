@@ -74,7 +74,7 @@ class Sessions:
 
     def write(self, path: Path) -> None:
         """Write the file beside a row's."""
-        head = {"": np.array([self.unit, str(self.key)]), "queries": self.queries}
+        head: dict[str, Any] = {"": np.array([self.unit, str(self.key)]), "queries": self.queries}
         np.savez_compressed(path.with_suffix(".npz"), **head, **self.values)
 
     @classmethod
