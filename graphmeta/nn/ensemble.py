@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
+from graphmeta.errors import InputError
 from graphmeta.nn.heads.dot import Products
 from graphmeta.protocols import IgnoresEmptySessions, ProductHead
 from graphmeta.recommender import Encoded, Recommender
@@ -142,6 +143,27 @@ class Ensemble(Recommender):
         """Recommenders that share the members' parts."""
         parts = (cast(Any, part).members for part in (self.features, self.encoder, self.head))
         return [Recommender(*three) for three in zip(*parts, strict=True)]
+
+    @torch.no_grad()
+    def load_members(self, others: Sequence[Recommender]) -> None:
+        """Copy the weights and statistics of trained recommenders, one for each member.
+
+        The ensemble's score terms get the mean weights of theirs of the same name; for one that is linear in its
+        weights, such as :class:`~graphmeta.nn.score_terms.repeat.RepeatBias`, that is the mean of their scores.
+
+        Raises:
+            InputError: another number of recommenders, or one with nothing to copy.
+        """
+        if len(others) != len(self.members):
+            raise InputError(f"the ensemble has {len(self.members)} members, not {len(others)}; pass one for each")
+        for member, other in zip(self.members, others, strict=True):
+            member.load_matching(other)
+        head = cast(EnsembleHead, self.head)
+        for name, weight in head.score_terms.named_parameters():
+            same = [dict(other.named_parameters()).get(f"head.score_terms.{name}") for other in others]
+            known = [one for one in same if one is not None]
+            if known:
+                weight.copy_(torch.stack(known).mean(0))
 
     def forward(self, batch: HeteroData, loss: nn.Module | None = None, encoded: Encoded | None = None) -> Tensor:
         """Scores of the real samples ``[S, C]``, or with ``loss`` their losses ``[S]``: see

@@ -79,6 +79,22 @@ def test_gradients_are_those_of_the_members_alone():
             torch.testing.assert_close(one.grad / 2, other.grad, atol=1e-6, rtol=1e-4)
 
 
+def test_members_are_loaded_from_systems_that_were_trained_alone():
+    names, terms = ["niser", "sr_gnn"], {"score_terms": ["repeat_bias"]}
+    parts = []
+    for seed, name in enumerate(names):
+        torch.manual_seed(seed)
+        parts.append(build(name, LOG.items, width=8, **terms).eval())
+        torch.nn.init.normal_(parts[-1].recommender.head.score_terms["repeat_bias"].recency.weight)
+    system = build("ensemble", LOG.items, width=8, members=names, member_options=[{}, {}], **terms).eval()
+    system.recommender.load_members([part.recommender for part in parts])
+    queries = gm.last_clicks(LOG)
+    mean = sum(part.scores(queries) for part in parts) / 2
+    torch.testing.assert_close(system.scores(queries), mean, atol=1e-5, rtol=1e-5)
+    with pytest.raises(gm.InputError, match="2 members, not 1"):
+        system.recommender.load_members([parts[0].recommender])
+
+
 def test_it_is_trained_by_a_sampled_softmax_and_loaded_again(tmp_path):
     system, queries = made(score_terms=["repeat_bias"]), gm.last_clicks(LOG)
     options = TrainOptions(loss=SampledSoftmaxLoss(Uniform(64)))
