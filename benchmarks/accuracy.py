@@ -38,7 +38,6 @@ from graphmeta.data.splits import last_sessions
 from graphmeta.datasets import session_logs as datasets
 from graphmeta.evaluation.queries import with_history
 from graphmeta.evaluation.ranking import evaluate
-from graphmeta.nn.ensemble import Ensemble
 from graphmeta.published.catalogue import CATALOGUE, TRAINED, build
 from graphmeta.published.load import load
 from graphmeta.sampling.samples import Samples, last_clicks, prefixes
@@ -210,7 +209,6 @@ def arguments(description: str | None, names: Iterable[str], systems: Iterable[s
     parser.add_argument("--statistics-held-out", type=int, help="train on the last N sessions, not counted")
     parser.add_argument("--arguments", type=json.loads, default={}, help="of the system, as JSON: '{\"width\": 100}'")
     parser.add_argument("--warm-start", type=Path, help="folder of a saved system whose weights are loaded first")
-    parser.add_argument("--members", type=Path, nargs="+", help="of an ensemble: folders of saved systems, not trained")
     parser.add_argument("--refit-base", type=Path, help="folder of a base trained on all sessions; see above")
     parser.add_argument("--only", nargs="+", help="names or prefixes of the weights to train")
     parser.add_argument("--checkpoint", type=Path, help="folder to save every epoch in and to resume from")
@@ -243,10 +241,6 @@ def fitted(
         raise SystemExit(f"{options.system} needs a trained base (--warm-start) and --statistics-held-out sessions")
     if options.warm_start:
         print("warm start:", system.load_matching(load(options.warm_start)), flush=True)
-    if options.members:
-        if not isinstance(system.recommender, Ensemble):
-            raise SystemExit(f"--members are those of an ensemble, and {options.system} is none")
-        system.recommender.load_members([load(folder).recommender for folder in options.members])
     if options.only:
         chosen = Scope(*options.only)
         for name, weight in system.named_parameters():

@@ -33,7 +33,8 @@ def ensemble(
     """Mean of the scores of several systems, trained side by side on the same batches.
 
     ``score_i = 1/K Σ_k q_k · e_ki``. Each member is trained by its own loss; a re-ranker around the ensemble is trained
-    by the loss of the mean.
+    by the loss of the mean. Members that were trained alone are loaded by
+    :meth:`~graphmeta.nn.ensemble.Ensemble.load_members`.
 
     Args:
         members: names of the catalogue; the same name several times for members that differ by their initial weights.
