@@ -7,6 +7,7 @@ from functools import cache
 from itertools import chain
 from statistics import mean
 
+from benchmarks import frozen
 from benchmarks.labels import label, special
 from benchmarks.report import HERE, book
 from benchmarks.rows import CUTS, Row, by_variant, results, spread
@@ -47,10 +48,11 @@ def titles() -> dict[str, str]:
 def pages() -> dict[str, str]:
     """The Markdown of each page, by data set; and of the findings in detail."""
     parts: dict[str, list[str]] = defaultdict(list)
-    for (dataset, _), section in book(results()).items():
-        parts[dataset].append(section)
+    for (dataset, _), text in book(results()).items():
+        parts[dataset].append(text)
     rules = "Rules, and what the columns are: [findings in detail](findings.md).\n"
     detail = HEAD.replace("# Results", "# Findings in detail", 1) + (HERE / "findings.md").read_text()
+    detail += "\n".join(["", *frozen.section()])
     return {"findings": detail} | {
         name: "\n".join([f"# {title}\n", rules, *parts[name]]) for name, title in titles().items()
     }
