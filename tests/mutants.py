@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -36,24 +37,27 @@ class Mutant:
     before: str
     after: str
     place: int  # number of the change in its file
+    number: int = 1  # among the changes of this function that read alike
 
     def __str__(self) -> str:
         return f"{self.path}:{self.line} {self.name}"
 
     @property
     def name(self) -> str:
-        """Without the line, which moves."""
-        return f"{self.where}: {self.before} -> {self.after}"
+        """Without the line, which moves: ``where: before -> after``, ``#2`` for the second that reads alike."""
+        same = f" #{self.number}" if self.number > 1 else ""
+        return f"{self.where}: {self.before} -> {self.after}{same}"
 
 
 def mutants(path: str) -> Iterator[tuple[Mutant, Callable[[], str]]]:
     """All mutants of a file, with what makes their code."""
     tree = ast.parse((ROOT / path).read_text())
-    place = 0
+    alike: Counter[tuple[str, str, str]] = Counter()
     for trail, node in list(walked(tree, ())):
         for after in changed(node, trail):
-            mutant = Mutant(path, node.lineno, where(trail), text(node), text(after), place)
-            place += 1
+            reads = where(trail), text(node), text(after)
+            mutant = Mutant(path, node.lineno, *reads, alike.total(), alike[reads] + 1)
+            alike[reads] += 1
             yield mutant, partial(with_change, tree, node, after)
 
 

@@ -70,7 +70,9 @@ TESTS = {  # by path; the longest that matches
         "test_ties.py",
         "test_contracts.py",
     ],
+    "graphmeta/evaluation/audit": ["test_audit.py"],
     "graphmeta/evaluation/metrics.py": ["test_metrics.py", "test_ratings.py", "test_evaluate_tasks.py"],
+    "graphmeta/evaluation/queries.py": ["test_user_tasks.py", "test_known_sessions.py", "test_evaluate.py"],
     "graphmeta/evaluation/ratings.py": ["test_ratings.py"],
     "graphmeta/evaluation/compare.py": ["test_report.py", "test_known_sessions.py"],
     "graphmeta/evaluation/protocol.py": ["test_report.py", "test_job.py", "test_cli.py"],
@@ -78,7 +80,13 @@ TESTS = {  # by path; the longest that matches
     "graphmeta/evaluation/cold_start.py": ["test_scenarios.py"],
     "graphmeta/evaluation/next_basket.py": ["test_next_basket.py"],
     "graphmeta/evaluation/adaptation_curves.py": ["test_curves.py"],
-    "graphmeta/data/splits.py": ["test_splits.py", "retrain/test_stream.py", "test_train.py"],
+    "graphmeta/data/splits.py": [
+        "test_splits.py",
+        "retrain/test_stream.py",
+        "test_front_door.py",
+        "test_train.py",
+        "test_scan.py",
+    ],
 }
 EQUIVALENT = ROOT / "tests" / "equivalent_mutants.txt"
 OPTIONS = ["-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not slow", "--no-header", "--tb=line", "-rfE"]

@@ -13,6 +13,7 @@ import pytest
 from graphmeta.data.events import EventLog
 from graphmeta.data.read_options import ActionWeights, Inactivity, ReadOptions
 from graphmeta.data.scan.log import ScannedLog
+from graphmeta.data.splits import last_sessions, split_by_time
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 
@@ -21,6 +22,7 @@ pytest.importorskip("pyarrow")
 
 BEGIN = 1_714_521_600  # 2024-05-01 UTC
 SLOW = pytest.mark.slow
+PARTS = ("train", "valid", "test")
 
 
 def frame(seed: int, *, rows: int = 120, repeats: int = 5, known: bool = False) -> pd.DataFrame:
@@ -271,6 +273,8 @@ def test_cuts_are_those_of_a_log_in_memory(tmp_path: Path, seed: int, roles: str
         (own.filter(min_user_sessions=2), scanned.filter(min_user_sessions=2)),
         (own.aligned_to(half.items, half.users), scanned.aligned_to(half.items, half.users)),
         (own.aligned_to(half.items), scanned.aligned_to(half.items)),
+        *zip(last_sessions(own, 7), last_sessions(scanned, 7), strict=True),
+        *((getattr(split_by_time(own), part), getattr(split_by_time(scanned), part)) for part in PARTS),
     ):
         same(one, other)
     twice = [one.before(cut).filter(min_item_support=3).before(cut - 900) for one in (own, scanned)]
