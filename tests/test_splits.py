@@ -1,6 +1,8 @@
 """Training never knows what it may not, and no session is in two parts."""
 
+import re
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -218,6 +220,14 @@ def test_by_user_needs_users() -> None:
     frame = pd.DataFrame({"s": [1, 2], "i": [1, 2]})
     with pytest.raises(InputError, match="no user column"):
         split_by_user(EventLog.read(frame, session="s", item="i"))
+
+
+@pytest.mark.parametrize("how", [split_at, split_by_time, split_by_user, split_by_item, split_users, last_sessions])
+def test_what_is_no_log_is_refused(how: Callable) -> None:
+    remedy = re.escape(f"{how.__name__} takes a log, not a str; read it first: {how.__name__}(EventLog.read('a.csv'")
+    arguments = {split_at: (1.0, 2.0), last_sessions: (2,)}.get(how, ())
+    with pytest.raises(InputError, match=remedy):
+        how("a.csv", *arguments)
 
 
 # By item
