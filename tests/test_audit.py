@@ -124,6 +124,16 @@ def test_validation_on_random_prefixes_is_a_fault(ids: bool) -> None:
     assert "prefixes of one session are in both" in report.faults[0].text
 
 
+@pytest.mark.parametrize(
+    ("context", "target", "share"), [("ab", "c", 1), ("abcd", "e", 1), ("abc", "x", 1), ("ab", "x", 0), ("ax", "c", 0)]
+)
+def test_samples_without_ids_are_linked_to_those_one_click_before_or_after(
+    context: str, target: str, share: float
+) -> None:
+    parts = {"train": LabelledSessions([[*"abc"]], ["d"]), "valid": LabelledSessions([[*context]], [target])}
+    assert audit(parts)["sessions in two parts"].values == {"valid": share}
+
+
 @pytest.mark.parametrize("source", [True, False])
 def test_labels_after_truncation_are_a_fault(source: bool) -> None:
     log = SPLIT.train if source else None
