@@ -30,7 +30,8 @@ def time_order(parts: Mapping[str, Part]) -> Iterator[Finding]:
     """Whether training ends before validation and test begin."""
     check, logs = "time order", {name: part for name, part in parts.items() if isinstance(part, EventLog)}
     if len(logs) < 2 or not all(log.has_time for log in logs.values()):
-        yield Finding(SPLIT, check, Verdict.NOTE, "not checked: the parts have no times")
+        text = "not checked: the parts have no times; name the column of times (--time, time=) to split by time"
+        yield Finding(SPLIT, check, Verdict.NOTE, text)
         return
     begins = {name: float(log.time.min()) for name, log in logs.items()}
     late: dict[str, Any] = {
@@ -97,9 +98,9 @@ def popularity_drift(parts: Mapping[str, Part], seed: int) -> tuple[list[Finding
     covered = float(after[top].sum() / max(after.sum(), 1)), float(before[top].sum() / max(before.sum(), 1))
     values = {"distance": found, "distance of random parts": by_chance, "rank correlation": rank}
     text = (
-        f"Jensen-Shannon distance of training and test {found:.3f}, {by_chance:.3f} for random parts of these sizes; "
-        f"the most popular hundredth of training items has {percent(covered[1])} of its clicks and "
-        f"{percent(covered[0])} of the test's"
+        f"Jensen-Shannon distance between the items' shares of training and test clicks {found:.3f}, without drift "
+        f"{by_chance:.3f}; the most popular 1 % of training items have {percent(covered[1])} of the training clicks "
+        f"and {percent(covered[0])} of the test clicks"
     )
     verdict = Verdict.NOTE if found > 1.2 * by_chance else Verdict.OK
     shown = random.permutation(np.flatnonzero(after > 0))[:2000]

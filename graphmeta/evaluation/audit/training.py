@@ -100,11 +100,13 @@ def metric_checks(measure: Measure, seed: int, *, items: int = 50, queries: int 
     values: dict[str, Any] = {"chance": chance, "constant": max(constant)}
     spread = max(constant) - min(constant)
     if abs(constant[0] - chance) > noise or max(constant) > chance + noise:
-        text = f"constant scores have {max(constant):.3f}, random ones {chance:.3f}: ties favour targets"
+        text = (
+            f"the metric of constant scores is {max(constant):.3f}, of random scores {chance:.3f}: ties favour targets"
+        )
         yield Finding("metric", "constant scores at chance", Verdict.FAULT, text, values)
     else:
         verdict = Verdict.WARNING if spread > noise else Verdict.OK
-        text = f"constant scores have {constant[0]:.3f}, random ones {chance:.3f}"
+        text = f"the metric of constant scores is {constant[0]:.3f}, of random scores {chance:.3f}"
         text += ": the value depends on the number of the item" if verdict is Verdict.WARNING else ""
         yield Finding("metric", "constant scores at chance", verdict, text, values)
     broken = random.clone()
@@ -116,6 +118,6 @@ def metric_checks(measure: Measure, seed: int, *, items: int = 50, queries: int 
         yield Finding("metric", "NaN scores", Verdict.OK, text)
         return
     fair = found <= chance + noise
-    text = f"targets whose score is NaN have {found:.3f}, chance is {chance:.3f}"
+    text = f"the metric of targets with a NaN score is {found:.3f}, of random scores {chance:.3f}"
     text += "" if fair else ": NaN is ranked first"
     yield Finding("metric", "NaN scores", Verdict.OK if fair else Verdict.FAULT, text, {"value": found})
