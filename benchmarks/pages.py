@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import defaultdict
 from functools import cache
 from itertools import chain
@@ -52,10 +54,31 @@ def pages() -> dict[str, str]:
         parts[dataset].append(text)
     rules = "Rules, and what the columns are: [findings in detail](findings.md).\n"
     detail = HEAD.replace("# Results", "# Findings in detail", 1) + (HERE / "findings.md").read_text()
-    detail += "\n".join(["", *frozen.section()])
+    detail += "\n".join(["", *frozen.section(), *judged()])
     return {"findings": detail} | {
         name: "\n".join([f"# {title}\n", rules, *parts[name]]) for name, title in titles().items()
     }
+
+
+def judged() -> list[str]:
+    """The largest differences to other packages, from ``benchmarks/judges.json``."""
+    stored = json.loads((HERE / "judges.json").read_text())
+    packages: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in stored["rows"]:
+        packages[row["package"], row["version"]].append(row)
+    lines = [
+        "## Metrics against other packages\n",
+        f"`make judges`, {stored['date']}: the largest absolute difference to what each package computes on the same "
+        "random lists, with ties as the mean over all orders; of relbench also its loader, its labels and MAP@12 of "
+        "the exported log, of implicit the cosines of item kNN.\n",
+        "| package | version | comparisons | compared | largest difference |",
+        "|---|---|--:|---|--:|",
+    ]
+    for (package, version), rows in packages.items():
+        names = ", ".join(dict.fromkeys(re.split(r"@| with ties|:", row["what"])[0] for row in rows))
+        worst = max(row["difference"] for row in rows)
+        lines.append(f"| {package} | {version} | {len(rows)} | {names} | {worst:.1e} |")
+    return [*lines, ""]
 
 
 @cache

@@ -1,8 +1,11 @@
 """Labels of rows are unique; published figures stand beside comparable rows only."""
 
+import json
+
 import pytest
 
 from benchmarks.labels import label, named, spanned, special
+from benchmarks.pages import judged
 from benchmarks.report import as_published, clusters, report
 from benchmarks.rows import results
 from benchmarks.tables import HERE
@@ -75,3 +78,14 @@ def test_collapsed_clusters_are_named():
     assert line.endswith("is 1.00 of 3, so they have collapsed.\n")
     (line,) = clusters({"cluster_seq": [{"clusters": sizes | {"distinct": 2.5}}]})
     assert line.endswith("is 2.50 of 3.\n")
+
+
+def test_the_differences_to_other_packages_are_those_of_the_judges():
+    lines = [line for line in judged() if line.startswith("| ")][1:]
+    stored = json.loads((HERE / "judges.json").read_text())["rows"]
+    for line in lines:
+        package, version, count, _, worst = (cell.strip() for cell in line.strip("| ").split(" | "))
+        own = [row for row in stored if (row["package"], row["version"]) == (package, version)]
+        assert len(own) == int(count) and float(worst) == pytest.approx(max(r["difference"] for r in own), rel=0.1)
+        assert float(worst) < 1e-12
+    assert {line.split(" | ")[0].strip("| ") for line in lines} == {row["package"] for row in stored}
