@@ -37,12 +37,12 @@ import torch
 
 import graphmeta as gm
 from benchmarks import synthetic
-from benchmarks.rows import path_of, picture, provenance
+from benchmarks.growth_report import draw
+from benchmarks.rows import path_of, provenance
 from graphmeta.adapt.adaptation import Adaptation
 from graphmeta.data.events import EventLog
 from graphmeta.inference import retrieval
 from graphmeta.nn.losses.sampled import SampledSoftmaxLoss, Uniform
-from graphmeta.plots import figures as plots
 from graphmeta.sampling.samples import Samples, prefixes
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.sampling.subgraph import SubgraphSampler
@@ -286,7 +286,7 @@ def main() -> None:
     }
     variant = "" if options.sizes is None else options.sizes.replace(",", "-")
     write_json(path_of(document, variant), document)
-    draw(document, picture("synthetic", "growth", "-".join(filter(None, (options.system, variant)))))
+    draw(document)
 
 
 def measured(options: argparse.Namespace, size: int) -> dict[str, Any]:
@@ -313,29 +313,6 @@ def _imports() -> int:
     """Peak memory of a process that only imports the library, in MB."""
     code = "import benchmarks.growth, resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
     return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-
-
-def draw(document: dict[str, Any], path: Path) -> None:
-    """Time and memory against the size, with the line of proportional growth."""
-    rows = [row for row in document["rows"] if "peak_mb" in row]
-    if not rows:
-        return
-    figure = plots.figure(10, 4)
-    left, right = figure.subplots(1, 2)
-    sizes = [row["size"] for row in rows]
-    colours = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PINK, plots.SKY, plots.VERMILION)
-    names = [name for name in rows[-1] if name.endswith(("_s", "_ms")) and not name.endswith("_cpu_s")]
-    for name, colour in zip(names, colours, strict=False):
-        own = [(row["size"], row[name]) for row in rows if row.get(name)]
-        if own:
-            left.plot(*zip(*own, strict=True), "o-", color=colour, label=name)
-            left.plot(sizes, [own[0][1] * size / own[0][0] for size in sizes], ":", color=colour)
-    right.plot(sizes, [row["peak_mb"] for row in rows], "o-", color=plots.BLUE, label="peak memory, MB")
-    right.axhline(document["imports_mb"], color=plots.GREY, linestyle="--", label="imports alone")
-    for axes, title in ((left, "time (dotted: proportional)"), (right, "memory")):
-        axes.set(xscale="log", yscale="log", xlabel=document["system"], title=title)
-        axes.legend(fontsize=7)
-    plots.save(figure, path)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ from collections import defaultdict
 from functools import cache
 from itertools import chain
 from statistics import mean
+from typing import Any
 
 from benchmarks import frozen
 from benchmarks.labels import label, special
 from benchmarks.report import HERE, book
-from benchmarks.rows import CUTS, Row, by_variant, results, spread
+from benchmarks.rows import CUTS, Row, by_variant, read, results, spread
 from benchmarks.texts import HEAD
 
 DATA = {
@@ -37,6 +38,7 @@ METRICS = {  # what a row shows, by protocol; of the others, Hit and MRR at the 
     "stream": {"sampled Recall@20": "hit@20", "NDCG@20": "ndcg@20"},
     "metacf": {"Hit@10": "hit@10", "NDCG@10": "ndcg@10"},
 }
+FROM_ROWS = re.compile(r"\{\{([^\s:}]+)(?:: ([^}]+))?\}\}")  # {{file without its seed}}, {{file: metric | metric}}
 
 
 @cache
@@ -53,9 +55,8 @@ def pages() -> dict[str, str]:
     for (dataset, _), text in book(results()).items():
         parts[dataset].append(text)
     rules = "Rules, and what the columns are: [findings in detail](findings.md).\n"
-    detail = HEAD.replace("# Results", "# Findings in detail", 1) + (HERE / "findings.md").read_text()
-    detail += "\n".join(["", *frozen.section(), *judged()])
-    return {"findings": detail} | {
+    findings = FROM_ROWS.sub(from_rows, (HERE / "findings.md").read_text())
+    return {"findings": "\n".join([HEAD, findings, *frozen.section(), *judged()])} | {
         name: "\n".join([f"# {title}\n", rules, *parts[name]]) for name, title in titles().items()
     }
 
@@ -79,6 +80,36 @@ def judged() -> list[str]:
         worst = max(row["difference"] for row in rows)
         lines.append(f"| {package} | {version} | {len(rows)} | {names} | {worst:.1e} |")
     return [*lines, ""]
+
+
+def from_rows(found: re.Match[str]) -> str:
+    """The figures that ``findings.md`` names: those of a file of ``results``, or of all its seeds.
+
+    Raises:
+        FileNotFoundError: no such row.
+        KeyError: its rows do not have the metric.
+    """
+    folder, name = HERE / "results", found[1]
+    files = chain.from_iterable(folder.glob(f"{name}{end}.json") for end in ("", "-seed*", "/seed*"))
+    runs = [read(path) for path in sorted(files)]
+    if not runs:
+        raise FileNotFoundError(f"findings.md: no row {name}")
+    names = found[2] or " / ".join(columns(runs[0]).values())
+    return re.sub(r"[^\s|/]+", lambda metric: spread([metric_of(run, metric[0]) for run in runs]), names)
+
+
+def metric_of(row: Row, name: str) -> float:
+    """A metric of a row; a name with dots is a path from the row, as ``known_sessions.5.hit@20``."""
+    found: Any = row if "." in name else row["metrics"]
+    for key in name.split("."):
+        found = found[key]
+    return found
+
+
+def columns(row: Row) -> dict[str, str]:
+    """The metrics that are shown of a row, by title."""
+    cut = CUTS.get(row["protocol"], 20)
+    return METRICS.get(row["protocol"], {f"Hit@{cut}": f"hit@{cut}", f"MRR@{cut}": f"mrr@{cut}"})
 
 
 @cache
@@ -106,8 +137,8 @@ def figures(runs: list[Row]) -> str:
     known = first.get("metrics", {})
     if "mse" in known:
         return f"MSE {spread([run['metrics']['mse'] for run in runs], 4, unit=1)}"
-    cut = CUTS.get(first["protocol"], 20)
-    columns = METRICS.get(first["protocol"], {f"Hit@{cut}": f"hit@{cut}", f"MRR@{cut}": f"mrr@{cut}"})
     return ", ".join(
-        f"{title} {spread([run['metrics'][name] for run in runs])}" for title, name in columns.items() if name in known
+        f"{title} {spread([run['metrics'][name] for run in runs])}"
+        for title, name in columns(first).items()
+        if name in known
     )

@@ -2,8 +2,9 @@
 
     python -m benchmarks.pictures
 
-For each data set and protocol: accuracy of each system against its training time, and by context length. Under CBML's
-protocol also the gain of meta-learners over their base.
+For each data set and protocol: accuracy of each system against its training time, and by context length; under CBML's
+protocol also the gain of meta-learners over their base; streams by period; time to accuracy; growth by size. Bars are
+standard deviations over seeds.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import shlex
 from pathlib import Path
 from statistics import mean, stdev
 
-from matplotlib.axes import Axes
-
+from benchmarks import growth_report, race, stream_report
 from benchmarks.labels import within
 from benchmarks.rows import CONTEXT, CUTS, Row, after, picture, published_figures, results, variant
 from benchmarks.summary import best as best_of
@@ -35,6 +35,15 @@ def main() -> None:
             gains(of, picture(*key, "adaptation"))
     for key in sorted({(row["dataset"], row["protocol"]) for row in rows if row.get("known_sessions")}):
         known([row for row in rows if (row["dataset"], row["protocol"]) == key], key, picture(*key, "known"))
+    for dataset in sorted({row["dataset"] for row in rows}):
+        own = [row for row in rows if row["dataset"] == dataset]
+        if streams := [row for row in own if row["protocol"] == "stream"]:
+            stream_report.draw(dataset, streams)
+        if dataset in race.TARGETS and (raced := race.raced(own)):
+            race.draw(raced, dataset)
+        for row in own:
+            if row["protocol"] == "growth":
+                growth_report.draw(row)
 
 
 def known(rows: list[Row], place: tuple[str, str], path: Path) -> None:
@@ -63,8 +72,8 @@ def known(rows: list[Row], place: tuple[str, str], path: Path) -> None:
     )
     always = all(value >= max(rest, default=0.0) for value, *rest in zip(first, *others, strict=True))
     when = "with any number of known sessions" if always else "with all sessions known"
-    titled(axes, f"{ordered[0]} is first {when}", "known earlier sessions of the user, the last n")
-    axes.set_ylabel("Hit@20 in %")
+    labels = ("known earlier sessions of the user, the last n", "Hit@20 in %")
+    plots.label_axes(axes, f"{ordered[0]} is first {when}", labels)
     plots.legend_beside(drawn)
     plots.save(drawn, path)
 
@@ -86,6 +95,7 @@ def compared(rows: list[Row], cut: int, path: Path) -> None:
     """MRR against minutes of training with the published figures, and by context length for the best systems."""
     measure, start, whole = f"mrr@{cut}", makers(rows), rows
     rows = best(rows, cut)
+    rows = [row for row in rows if row["metrics"][measure] > 0.5 * rows[0]["metrics"][measure]]
     drawn = plots.figure(14, 4.8)
     left, right = drawn.subplots(1, 2)
     points = [(max(seconds(row, start), SECONDS) / 60, 100 * row["metrics"][measure]) for row in rows]
@@ -95,21 +105,30 @@ def compared(rows: list[Row], cut: int, path: Path) -> None:
         place = [points[at][0] for at in some], [points[at][1] for at in some]
         left.errorbar(*place, bars, fmt="o", ms=5, color=colour, capsize=2, label="trained" if kind else "counted")
     theirs = published_figures().get(rows[0]["dataset"], {}).get(rows[0]["protocol"], {})
-    marks = [(x, 100 * theirs[row["system"]][measure]) for row, (x, _) in zip(rows, points, strict=True)
-             if row["system"] in theirs]  # fmt: skip
+    marks = [
+        (x, 100 * theirs[row["system"]][measure])
+        for row, (x, _) in zip(rows, points, strict=True)
+        if theirs.get(row["system"], {}).get(measure, 0.0) > 0.5 * rows[0]["metrics"][measure]
+    ]
     if marks:
         left.plot(*zip(*marks, strict=True), "x", color=plots.VERMILION, ms=7, label="published")
-    left.set_xscale("log")
+    plots.log_x(left)
     first = rows[0]["system"] if rows[0]["system"] in CATALOGUE else "a meta-learner"
-    titled(left, f"{first} is first in MRR@{cut}; best run of each system", "training minutes, on two shared cores")
-    shown = [at for at, (_, y) in enumerate(points) if y > 0.5 * points[0][1]]
-    left.set_ylim(0.9 * min(y for at in shown for y in [points[at][1]]), 1.05 * points[0][1])
-    plots.labels_beside(left, [points[at] for at in shown], [rows[at]["system"] for at in shown])
+    labels = ("training minutes, on two shared cores", f"MRR@{cut} in %")
+    plots.label_axes(left, f"{first} is first in MRR@{cut}; best run of each system", labels)
+    plots.labels_beside(left, points, [row["system"] for row in rows])
     left.legend(frameon=False, fontsize=8, loc="lower center", ncols=3, bbox_to_anchor=(0.5, 1.06))
+    winners = set()
     for row, colour in zip(rows[: len(COLOURS)], COLOURS, strict=False):
-        found = {n: s for n, s in row["slices"][CONTEXT].items() if s["samples"]}
-        right.plot(list(found), [100 * s[measure] for s in found.values()], "o-", color=colour, label=row["system"])
-    titled(right, f"MRR@{cut} by context length, best {min(len(rows), len(COLOURS))} systems", "clicks observed")
+        runs = [one["slices"][CONTEXT] for one in whole if variant(one) == variant(row)]
+        found = {n: [100 * run[n][measure] for run in runs] for n, s in row["slices"][CONTEXT].items() if s["samples"]}
+        bars = [stdev(each) if len(each) > 1 else 0.0 for each in found.values()]
+        means = list(map(mean, found.values()))
+        right.errorbar(list(found), means, bars, fmt="o-", color=colour, capsize=2, label=row["system"])
+    for length in found:
+        winners.add(max(rows, key=lambda row: row["slices"][CONTEXT][length][measure])["system"])
+    who = f"{winners.pop()} is first" if len(winners) == 1 else "no system is first"
+    plots.label_axes(right, f"{who} at every context length", ("clicks observed", f"MRR@{cut} in %"))
     right.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     plots.save(drawn, path)
 
@@ -127,7 +146,7 @@ def gains(rows: list[Row], path: Path) -> None:
     if not added:
         return
     added.sort(key=lambda pair: pair[0]["metrics"]["mrr@5"] - pair[1]["metrics"]["mrr@5"])
-    drawn = plots.figure(8, 1.2 + 0.32 * len(added))
+    drawn = plots.figure(11, 1.2 + 0.32 * len(added))
     axes = drawn.subplots()
     slices = [n for n, s in added[0][0]["slices"][CONTEXT].items() if s["samples"]]
     for part, colour, mark in zip((None, *slices), COLOURS, "oD^vs", strict=False):
@@ -135,9 +154,9 @@ def gains(rows: list[Row], path: Path) -> None:
         axes.plot(gain, range(len(added)), mark, color=colour, ms=5, label=f"{part} clicks" if part else "all")
     axes.set_yticks(range(len(added)), [named(row) for row, _ in added], fontsize=8)
     axes.axvline(0, color=plots.GREY, lw=1, zorder=0)
-    titled(axes, "Adapting gains less, the better the base", "points of MRR@5 over the base, by context length")
-    axes.set_ylabel("")
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    labels = ("points of MRR@5 over the base, by context length", "")
+    plots.label_axes(axes, "Adapting gains less, the better the base", labels)
+    plots.legend_beside(drawn)
     plots.save(drawn, path)
 
 
@@ -196,15 +215,6 @@ def named(row: Row) -> str:
     recipe = next((words for ending, words in trained.items() if warm_start(row).endswith(f"san{ending}")), [])
     again = ["base refitted"] if flag(row, "--refit-base") else []
     return ", ".join([f"{row['system']}, {base}", *recipe, *again, *without])
-
-
-def titled(axes: Axes, title: str, below: str) -> None:
-    """Title, axis and a light grid."""
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.set_xlabel(below)
-    axes.set_ylabel("%")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 if __name__ == "__main__":

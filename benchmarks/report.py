@@ -40,7 +40,7 @@ from benchmarks.rows import (
 )
 from benchmarks.stream_report import stream_section
 from benchmarks.summary import readme_table, summary
-from benchmarks.texts import HEAD, MELU, RATINGS, TEXTS, TITLES
+from benchmarks.texts import MELU, RATINGS, TEXTS, TITLES
 from benchmarks.users_report import users_section
 from graphmeta.published.catalogue import CATALOGUE
 
@@ -87,8 +87,8 @@ def with_table(text: str, lines: list[str]) -> str:
 
 
 def report(rows: list[Row]) -> str:
-    """All sections in one text."""
-    return "\n".join([HEAD, (HERE / "findings.md").read_text(), *book(rows).values()])
+    """All sections of all data sets in one text."""
+    return "\n".join(book(rows).values())
 
 
 def book(rows: list[Row]) -> dict[tuple[str, str], str]:

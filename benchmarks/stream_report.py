@@ -1,15 +1,15 @@
 """The section of RESULTS.md on streams: tables, cost by length of history, and pictures.
 
-python -m benchmarks.stream_report    # draws benchmarks/results/*/stream/{periods,cost}.png
+``python -m benchmarks.pictures`` draws the pictures.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from itertools import chain
-from statistics import mean
+from statistics import mean, stdev
 
-from benchmarks.rows import Row, commands, heading, linked, picture, results, spread
+from benchmarks.rows import Row, commands, heading, linked, picture, spread
 from graphmeta.plots import stream as stream_plots
 from graphmeta.retrain.stream import PeriodReport
 
@@ -81,7 +81,7 @@ def stream_section(title: str, rows: list[Row]) -> str:
         f"## {title}\n",
         TEXT + "\n" + FOUND.get(first["dataset"], ""),
         f"{first['samples']:,} clicks of periods {reported[0] + 1} to {reported[-1] + 1}; "
-        "`python -m benchmarks.stream_report` draws the picture.\n",
+        "the band is one standard deviation over seeds.\n",
         f"![Recall@20 of each system by period]({picture_of_periods})\n",
         "| system | sampled R@5 | R@10 | R@20 | N@5 | N@10 | N@20 | all R@20 | N@20 | CPU s | seeds | date |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|",
@@ -161,7 +161,7 @@ def costs_table(dataset: str, groups: dict[str, list[Row]]) -> list[str]:
         return []
     lines = [
         "CPU seconds of retraining on one period, by the number of earlier periods ([picture]"
-        f"({linked(picture(dataset, 'stream', 'cost'))}), drawn by `python -m benchmarks.stream_report`):\n",
+        f"({linked(picture(dataset, 'stream', 'cost'))})):\n",
         *heading([str(history) for history in AT]),
     ]
     for name, seconds in grown(groups).items():
@@ -169,15 +169,16 @@ def costs_table(dataset: str, groups: dict[str, list[Row]]) -> list[str]:
     return [*lines, ""]
 
 
-def main() -> None:
-    """Draw the pictures."""
-    rows = results(protocol="stream")
-    for dataset in {row["dataset"] for row in rows}:
-        groups = by_system([row for row in rows if row["dataset"] == dataset])
-        stream_plots.periods(over_time(groups), picture(dataset, "stream", "periods"))
-        if dataset == COST:
-            stream_plots.costs(grown(groups), picture(dataset, "stream", "cost"))
-
-
-if __name__ == "__main__":
-    main()
+def draw(dataset: str, rows: list[Row]) -> None:
+    """Draw a stream's metrics by period, and its cost by history where periods are of equal length."""
+    groups = by_system(rows)
+    seeds = {name: [over_time({name: [run]})[name] for run in runs] for name, runs in groups.items()}
+    stream_plots.periods(over_time(groups), picture(dataset, "stream", "periods"), seeds=seeds)
+    if dataset == COST:
+        single = {name: [grown({name: [run]})[name] for run in runs] for name, runs in groups.items()}
+        bars = {
+            name: {number: stdev(run[number] for run in runs) for number in runs[0]}
+            for name, runs in single.items()
+            if len(runs) > 1
+        }
+        stream_plots.costs(grown(groups), picture(dataset, "stream", "cost"), deviations=bars)

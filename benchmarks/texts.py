@@ -269,36 +269,42 @@ A basket has a single time stamp: all inter-event times within a basket are 0 an
 only show that the time variants train.
 """,
 }
-HEAD = """# Results
+HEAD = """# Findings in detail
 
-Texts on the rows of all data sets; [Results](index.md) has the main findings, each with a table.
+[Results](index.md) has the main findings, each with a table; this page has the rules for all rows, and more findings.
 
-Figures are in percent (except rating errors), over the full catalogue. Clicked items stay candidates (except for
-baselines on logs whose training sessions never contain an item twice); a tie counts as the expected value over random
-order. The epoch is chosen on held-out training sessions; the test log is evaluated once. A row with a warm start loads
-the folder that the other row saved (see the commands); its training minutes exclude those of that row. Commands have
-the current names and flags, also for older commits. "Published" is the figure in the system's paper (under CBML's and
-ASARS's protocols, in the tables of those papers). It is listed for the published system only, trained on the whole log,
-with any learning rate and number of epochs: not for a system with another base, additional score terms, or training on
-a share of the log. One seed, unless a ± follows, which is the standard deviation over seeds. Settings and epochs that
-differ between seeds are listed one by one or as a range.
+## Rules
 
-[ ] is the 95 % bootstrap interval over test sessions, or over users where the log has users: the queries of one session
-or user are not independent and are resampled together. It is of the test data alone, not of the training. Rows from
-before the protocol stored their metrics per session have none; of those, differences of a few tenths of a point are not
-significant. "Neighbouring rows" tests each row against the next one of its table on the same sessions
-(`python -m benchmarks.paired`); tests of several pairs are not corrected for their number.
+* **Ranking.** Over the full catalogue, in percent (except rating errors). Clicked items stay candidates, except for
+  baselines on logs whose training sessions never contain an item twice. A tie counts as the expected value over random
+  order.
+* **Selection.** The epoch is chosen on held-out training sessions; the test log is evaluated once.
+* **Warm start.** A row with a warm start loads the folder that the other row saved. Its training minutes exclude those
+  of that row.
+* **Commands** have the current names and flags, also for older commits.
+* **Published** is the figure in the system's paper (under CBML's and ASARS's protocols, in the tables of those papers).
+  It is listed for the published system only, trained on the whole log, with any learning rate and number of epochs. It
+  is not listed for a system with another base, additional score terms, or training on a share of the log.
+* **Seeds.** One seed, unless a ± follows: the standard deviation over seeds. Settings and epochs that differ between
+  seeds are listed one by one or as a range.
+* **Intervals.** [ ] is the 95 % bootstrap interval over test sessions, or over users where the log has users: queries
+  of one session or user are not independent and are resampled together. It covers the test data, not the training.
+  Older rows have none; differences of a few tenths of a point between them are not significant.
+* **Neighbouring rows** of a table are tested against each other on the same sessions (`python -m benchmarks.paired`);
+  tests of several pairs are not corrected for their number.
+* **Minutes** are wall time on a shared machine with two cores, not a measure of speed; see `benchmarks/speed.py`.
 
-Under MetaCF's protocol, rate and steps of bpr_fold_in are chosen on held-out support items of the test users. Support
-items are no candidates, Hit@10 is the share of a user's query items among the first ten, and all metrics are means
-over users. MovieLens has 3,706 rated movies there (the paper counts 3,952). The Amazon rows have one inner
-rate, see their commands. "Steps" are inference steps of a system that was trained with five.
-The row of melu_id samples a user's records from the last 50, the others from all, as in the paper.
+Under MetaCF's protocol:
 
-Under MetaTL's protocol there are 101 candidates per user, so figures are far higher than among all items; compare
-them with each other only.
+* Rate and steps of bpr_fold_in are chosen on held-out support items of the test users.
+* Support items are no candidates. Hit@10 is the share of a user's query items among the first ten. All metrics are
+  means over users.
+* MovieLens has 3,706 rated movies (the paper counts 3,952). The Amazon rows have one inner rate, see their commands.
+* "Steps" are inference steps of a system that was trained with five.
+* The row of melu_id samples a user's records from the last 50; the others sample from all, as in the paper.
 
-Training minutes are wall time on a shared machine with two cores, not a measure of speed; see `benchmarks/speed.py`.
+Under MetaTL's protocol there are 101 candidates per user. Figures are far higher than among all items; compare them
+with each other only.
 """
 RATINGS = """\
 nDCG@k sorts a user's query items by predicted rating and divides Σ gain / log₂(1 + rank) over the first k by its

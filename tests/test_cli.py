@@ -833,7 +833,33 @@ def test_every_long_command_can_be_quiet_and_prints_json() -> None:
 
     commands: dict[str, Any] = vars(typer.main.get_command(app))["commands"]
     options = {name: {flag for one in each.params for flag in one.opts} for name, each in commands.items()}
-    assert {name for name, flags in options.items() if "--quiet" in flags} >= {
-        *("run", "fit", "evaluate", "stream", "recommend"),
-    }
-    assert all("--json" in options[name] for name in ("run", "fit", "evaluate", "stream", "recommend"))
+    short = {"rollback", "serve", "similar", "explain", "systems"}  # they read no log
+    assert {name for name, flags in options.items() if "--quiet" not in flags} == short
+    assert {name for name, flags in options.items() if "--json" not in flags} == {"rollback", "serve"}
+
+
+@pytest.mark.parametrize("name", ["audit", "bench", "graph"])
+def test_what_reads_a_log_shows_its_stages_unless_quiet(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fake_log(sessions=60).to_frame().to_csv("clicks.csv", index=False)
+    command = [name, "clicks.csv", "--session", "session", "--item", "item", "--time", "time"]
+    command += ["--out", "out.json" if name == "bench" else "out"]
+    assert main([*command, "--quiet"]) == 0
+    quiet = capsys.readouterr()
+    assert quiet.out and all(line.startswith("note: ") for line in quiet.err.splitlines())
+    assert main([*command, "--json"]) == 0
+    shown = capsys.readouterr()
+    document = json.loads(shown.out)
+    assert document and all(line.startswith("note: ") for line in shown.err.splitlines())
+    assert main(command) == 0
+    stages = capsys.readouterr().err
+    assert "written: " in stages
+    assert {
+        "audit": "checking the split",
+        "bench": "fitting item_knn",
+        "graph": "building the graph of ",
+    }[name] in stages
+    if name == "graph":
+        assert document["nodes"]["session"] == 60 and document["edges"]["item follows item"] > 0

@@ -141,6 +141,25 @@ def test_pictures_draw_every_system(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     lines = drawn[1].axes[0].lines
     assert lines[0].get_xydata().tolist() == [[10, 1.0], [20, 1.5]]
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 12  # no two look alike
+    assert drawn[1].axes[0].get_title(loc="left").endswith(" takes longest to retrain on one period")
+
+
+def test_pictures_of_streams_have_the_deviation_over_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn, save = [], stream_plots.save
+    monkeypatch.setattr(stream_plots, "save", lambda picture, path: (drawn.append(picture), save(picture, path)))
+
+    def reports(value: float) -> list[PeriodReport]:
+        return [PeriodReport(n, 0.0, 9, {"hit@20": value}, {"hit@20": value}, 0, 0, 0) for n in (2, 3)]
+
+    seeds = {"sml": [reports(0.2), reports(0.4)], "spmf": [reports(0.1)]}
+    stream_plots.periods({"sml": reports(0.3), "spmf": reports(0.1)}, tmp_path / "a.png", seeds=seeds)
+    axes = drawn[0].axes[0]
+    assert axes.get_title(loc="left") == "sml has the highest Hit@20 among sampled candidates"
+    (band,) = axes.collections  # one seed has none
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.min() == pytest.approx(30 - 14.142, abs=0.01) and heights.max() == pytest.approx(44.142, abs=0.01)
+    stream_plots.costs({"a": {10: 1.0}}, tmp_path / "b.png", deviations={"a": {10: 0.5}})
+    assert drawn[1].axes[0].get_ylim()[1] > 1.5
 
 
 def test_lengths_of_periods():

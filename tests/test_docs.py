@@ -48,6 +48,8 @@ def test_every_block_of_a_page_runs(page: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     write_files()
     small(monkeypatch)
+    for name, text in re.findall(r'^```python title="(\S+)"\n(.*?)^```', (DOCS / page).read_text(), re.M | re.S):
+        Path(name).write_text(text)
     names: dict[str, object] = {"__name__": "__main__"}
     for kind, text in blocks(page):
         if kind == "python":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from graphmeta.cli import console
-from graphmeta.cli.options import FileOptions, Json, LogOptions, SplitOptions, TaskOrLogOptions, versioned_folder
+from graphmeta.cli.options import FileOptions, LogOptions, Printed, SplitOptions, TaskOrLogOptions, versioned_folder
 
 if TYPE_CHECKING:
     from graphmeta.evaluation.intervals import Interval
@@ -26,12 +26,12 @@ def audit(
     reading: LogOptions,
     files: FileOptions,
     cut: SplitOptions,
+    printed: Printed,
     model: Annotated[Path | None, typer.Option("--model", metavar="DIR", help=_MODEL)] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for audit.html, a page with figures, and audit.json.")
     ] = None,
     seed: Seed = 0,
-    as_json: Json = False,
 ) -> None:
     """Check a log, its split by time, and a model for leaks.
 
@@ -44,16 +44,17 @@ def audit(
     from graphmeta.published.load import load
     from graphmeta.storage import write_json
 
+    printed.show()
     if out is not None:
         check_folder(out)
     split = split_by_time(reading.log(files), test=cut.test, valid=cut.valid)
-    report = check(split, None if model is None else load(versioned_folder(model)), seed=seed)
+    report = check(split, None if model is None else load(versioned_folder(model)), seed=seed, say=console.say)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         audit_page(report, out / "audit.html", title=f"Audit of {reading.events.name}")
         write_json(out / "audit.json", report.document())
         console.say(f"written: {out}/audit.html, {out}/audit.json")
-    typer.echo(json.dumps(report.document(), indent=1, allow_nan=False) if as_json else str(report))
+    typer.echo(json.dumps(report.document(), indent=1, allow_nan=False) if printed.as_json else str(report))
     if not report.ok:
         raise typer.Exit(1)
 
@@ -62,6 +63,7 @@ def bench(
     reading: TaskOrLogOptions,
     files: FileOptions,
     cut: SplitOptions,
+    printed: Printed,
     more: Annotated[
         list[Path] | None, typer.Argument(metavar="[EVENTS]...", help="More logs with the same columns.")
     ] = None,
@@ -70,7 +72,6 @@ def bench(
         int, typer.Option("--most", min=1, help="Test sessions of each log, evenly spaced if there are more.")
     ] = 20_000,
     out: Annotated[Path | None, typer.Option("--out", help="JSON file for the results.")] = None,
-    as_json: Json = False,
 ) -> None:
     """Compare baselines, an encoder and the default system on logs, with the shipped settings.
 
@@ -83,32 +84,32 @@ def bench(
     from graphmeta.published.bench import bench as run
     from graphmeta.storage import write_json
 
+    printed.show()
     rules = Rules(cut.test, cut.valid, cut.min_item_support, cut.min_session_length)
     _check(rules)
     options, found = BenchOptions(rules, seed, most), []
     for path in (reading.events, *(more or ())):
         if str(path).startswith("relbench:"):
-            found.append(_of_task(str(path), seed, shown=not as_json))
+            found.append(_of_task(str(path), seed))
             continue
         log = replace(reading, events=path).log(files)
         one = run(log, path.name, options=options, say=console.say, bar=console.bar)
         found.append(one)
-        if not as_json:
-            table(one)
+        table(one)
     document = {"seed": seed, "logs": [one.document() for one in found]}
     if out is not None:
         write_json(out, document)
         console.say(f"written: {out}")
-    if as_json:
+    if printed.as_json:
         typer.echo(json.dumps(document, indent=1, allow_nan=False))
 
 
-def _of_task(spec: str, seed: int, *, shown: bool) -> TaskBench:
+def _of_task(spec: str, seed: int) -> TaskBench:
     """The bench of a RelBench task, printed as a table."""
     from graphmeta.datasets.relbench import recommendation_task
     from graphmeta.published.bench_task import bench_task
 
-    found = bench_task(recommendation_task(spec), spec, seed=seed)
+    found = bench_task(recommendation_task(spec), spec, seed=seed, say=console.say, bar=console.bar)
     rows = [
         (
             row.name,
@@ -119,8 +120,7 @@ def _of_task(spec: str, seed: int, *, shown: bool) -> TaskBench:
         )
         for row in found.rows
     ]
-    if shown:
-        console.table(found.summary(), ("", f"MAP@{found.k} in %", "p against the next row", "fit s", "test s"), rows)
+    console.table(found.summary(), ("", f"MAP@{found.k} in %", "p against the next row", "fit s", "test s"), rows)
     return found
 
 

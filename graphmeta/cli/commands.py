@@ -30,14 +30,14 @@ from graphmeta.cli.options import (
     MaxLength,
     MaxSupport,
     Model,
-    Quiet,
+    Printed,
     SplitOptions,
     versioned_folder,
 )
 from graphmeta.cli.ranks import ranks
 from graphmeta.cli.serve_job import ServeOptions
 from graphmeta.distributed.group import current
-from graphmeta.errors import DivergedError, EndedByOther, InputError, LostProcess
+from graphmeta.errors import DivergedError, EndedByOther, InputError, LostProcess, counted
 
 if TYPE_CHECKING:
     from graphmeta.cli.fit_job import Job, Outcome
@@ -150,19 +150,13 @@ def _interruptible(place: Path, *, what: str = "epoch", mark: str = "training.js
 
 
 @dataclass(frozen=True)
-class Output:
+class Output(Printed):
     """What is done with the content of the output folder, and what is printed."""
 
     resume: Resume = False
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a model of another system in --out; `rollback` restores it.")
     ] = False
-    quiet: Quiet = False
-    as_json: Json = False
-
-    def show(self) -> None:
-        """Choose what is printed."""
-        console.show(quiet=self.quiet or self.as_json, as_json=self.as_json)
 
     def end(self, folder: Path, next_step: str) -> None:
         """Print what was written and the next command, or the metrics as JSON."""
@@ -339,15 +333,15 @@ def fit(
 
 
 @app.command()
+@flattened
 def evaluate(
     folder: Model,
     events: Events,
+    printed: Printed,
     history: Annotated[
         Path | None,
         typer.Option("--history", help="Log with the users' earlier sessions, in the columns that fit has read."),
     ] = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
 ) -> None:
     """Evaluate a model on new sessions.
 
@@ -357,7 +351,7 @@ def evaluate(
     from graphmeta.evaluation.protocol import when
     from graphmeta.storage.versions import whole_version
 
-    console.show(quiet=quiet)
+    printed.show()
     scored = whole_version(
         versioned_folder(folder), lambda version: score(version, events, history=history, bar=console.bar)
     )
@@ -368,7 +362,7 @@ def evaluate(
         )
     elif scored.counted is not None:
         console.say(f"baselines of users are fitted on {scored.counted_sessions()}")
-    if as_json:
+    if printed.as_json:
         typer.echo(json.dumps(scored.document, indent=1, allow_nan=False))
         return
     begin = when(scored.system.notes["cuts"])
@@ -394,6 +388,7 @@ app.command()(flattened(audit_commands.bench))
 def graph(
     reading: LogOptions,
     files: FileOptions,
+    printed: Printed,
     out: Out,
     min_item_support: Support = 1,
     min_session_length: Length = 1,
@@ -409,17 +404,21 @@ def graph(
     from graphmeta.evaluation.protocol import Rules
     from graphmeta.plots.session_graph import neighbourhood
 
+    printed.show()
     check_folder(out)
     whole = reading.log(files)
     log = whole.filter(min_item_support=min_item_support, min_session_length=min_session_length)
     if log is not whole:
         console.say(console.left_out(whole, log, Rules(0, 0, min_item_support, min_session_length)))
     centre = session_number(log, around)
+    console.say(f"building the graph of {counted(log.num_events, 'event')}")
     built, picture = build_graph(log), out / "session.png"
     names = node_names(log)
     neighbourhood(built, ("session", centre), picture, names=lambda kind, row: str(names[kind][row]))
     save_graph(out, built)
     console.statistics(built, f"The graph of {reading.events.name}")
+    if printed.as_json:
+        console.say_json(console.numbers(built))
     written = f"{out}/graph.json, its safetensors, {picture} (session {log.sessions[centre]})"
     console.say(f"written: {written}; next: graphmeta fit with the same columns, and --out MODEL")
 
@@ -445,12 +444,10 @@ class StreamOptions:
 
 
 @dataclass(frozen=True)
-class StreamOutput:
+class StreamOutput(Printed):
     """Whether an interrupted stream is continued, and what is printed."""
 
     resume: Resume = False
-    quiet: Quiet = False
-    as_json: Json = False
 
 
 @app.command()
@@ -471,7 +468,7 @@ def stream(
     from graphmeta.plots import figures as plots
     from graphmeta.storage.lock import locked
 
-    console.show(quiet=output.quiet or output.as_json, as_json=output.as_json)
+    output.show()
     names = tuple(dict.fromkeys(service.system))
     stream_job.check_systems(names, service.base, users=reading.user is not None)
     job.check_folder(out)

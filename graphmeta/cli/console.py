@@ -134,13 +134,20 @@ def left_out(log: EventLog | ScannedLog, kept: EventLog | ScannedLog, rules: Rul
     return f"filters ({limits}; --min-item-support, --min-session-length) leave out {', '.join(parts)}"
 
 
-def statistics(graph: HeteroData, title: str) -> None:
-    """Print the number of nodes and edges of each type."""
+def numbers(graph: HeteroData) -> dict[str, dict[str, int]]:
+    """The number of nodes and edges of each type."""
     # The first value of a category is "unknown"; no row has an edge to it.
     attributes = {kind for _, relation, kind in graph.edge_types if relation == "has"}
-    nodes = [(kind, "nodes", f"{graph[kind].num_nodes - (kind in attributes):,}") for kind in graph.node_types]
-    edges = [(" ".join(kind), "edges", f"{graph[kind].num_edges:,}") for kind in graph.edge_types]
-    table(title, ("type", "", "number"), nodes + edges, left=2)
+    return {
+        "nodes": {kind: int(graph[kind].num_nodes) - (kind in attributes) for kind in graph.node_types},
+        "edges": {" ".join(kind): int(graph[kind].num_edges) for kind in graph.edge_types},
+    }
+
+
+def statistics(graph: HeteroData, title: str) -> None:
+    """Print the number of nodes and edges of each type."""
+    rows = [(kind, what, f"{number:,}") for what, found in numbers(graph).items() for kind, number in found.items()]
+    table(title, ("type", "", "number"), rows, left=2)
 
 
 def results(found: Mapping[str, Result], system: str) -> None:

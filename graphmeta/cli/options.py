@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from graphmeta.cli import console
+
 if TYPE_CHECKING:
     from graphmeta.data.events import EventLog
     from graphmeta.data.read_options import ReadOptions
@@ -27,6 +29,20 @@ MaxLength = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress; notes, errors and results only.")]
+
+
+@dataclass(frozen=True)
+class Printed:
+    """What a command prints."""
+
+    quiet: Quiet = False
+    as_json: Json = False
+
+    def show(self) -> None:
+        """Choose it for all output that follows."""
+        console.show(quiet=self.quiet or self.as_json, as_json=self.as_json)
+
+
 Model = Annotated[Path, typer.Argument(metavar="DIR", help="A folder written by `fit` or `run`.")]
 Events = Annotated[Path, typer.Argument(metavar="EVENTS", help="CSV, TSV or Parquet file, one row per event.")]
 

@@ -12,8 +12,8 @@ _NAMES = re.compile(rf"\((?:{_ARGUMENT}|\w+), (--[^()]*)\)")
 def for_command_line(message: str) -> str:
     """A message of the library with the options of the command line alone, where it names those of Python too.
 
-    >>> for_command_line("name the format: ReadOptions(time_format='%d.%m.%Y') (--time-format)")
-    'name the format: --time-format'
+    >>> for_command_line("name the format: ReadOptions(time_format='%Y') (--time-format '%Y')")
+    "name the format: --time-format '%Y'"
     >>> for_command_line("drop such rows (drop_bad_rows, --drop-bad-rows)")
     'drop such rows (--drop-bad-rows)'
     """

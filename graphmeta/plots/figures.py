@@ -65,6 +65,16 @@ def legend_beside(picture: Figure) -> None:
         picture.legend(list(found.values()), list(found), loc="outside right upper", frameon=False, fontsize=9)
 
 
+def log_x(axes: Axes) -> None:
+    """A logarithmic x axis with plain numbers."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 def labels_beside(axes: Axes, points: Sequence[tuple[float, float]], texts: Sequence[str]) -> None:
     """A label for each point, in a column right of the axes, each joined to its point by a line; none overlap."""
     low, high = axes.get_ylim()
@@ -239,15 +249,16 @@ def _validation(axes: Axes, name: str, history: Sequence[Report], metric: str, c
     axes.plot(epochs[kept], values[kept], "o", ms=13, mfc="none", mec=colour, mew=1.5)
 
 
-def label_axes(axes: Axes, title: str, labels: tuple[str, str], ends: tuple[int, int]) -> None:
-    """Set title, axis labels, and the range of x."""
+def label_axes(axes: Axes, title: str, labels: tuple[str, str], ends: tuple[int, int] | None = None) -> None:
+    """Set title, axis labels, and the range of x where x counts something."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_title(title, loc="left", color=INK, fontweight="bold")
+    axes.set_title(title, loc="left", color=INK, fontweight="bold", fontsize=10)
     axes.set_xlabel(labels[0])
     axes.set_ylabel(labels[1])
-    axes.set_xlim(ends[0] - 0.3, ends[1] + 0.3)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if ends is not None:
+        axes.set_xlim(ends[0] - 0.3, ends[1] + 0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#E6E8EB")
     axes.set_axisbelow(True)

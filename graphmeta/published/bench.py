@@ -154,6 +154,7 @@ def bench_split(split: Split, name: str, *, options: BenchOptions = BenchOptions
     seconds = {"system": time.perf_counter() - began}
     models: dict[str, Scorer] = {}
     for kind, make in _kinds(known).items():
+        say(f"fitting {kind}")
         began = time.perf_counter()
         models[kind] = match_repeats(known, make(known))
         seconds[kind] = time.perf_counter() - began
@@ -163,6 +164,7 @@ def bench_split(split: Split, name: str, *, options: BenchOptions = BenchOptions
     seconds[encoder] = sum(one.seconds for title, own in reports.items() if title.startswith(encoder) for one in own)
     models |= {encoder: trained.base, default: trained.system}
     seconds[default] = seconds.pop("system")
+    say(f"evaluating {', '.join(models)} on {counted(len(queries), 'test session')}")
     positions, tests = {}, {}
     for title, model in models.items():
         own = queries if reads_history(model) else replace(queries, earlier=None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,9 +21,9 @@ from graphmeta.errors import counted
 from graphmeta.evaluation.intervals import Interval, Paired, bootstrap_interval, paired, scipy_stats
 from graphmeta.evaluation.next_basket import BasketResult, evaluate_next_basket
 from graphmeta.evaluation.precision import average_precision
-from graphmeta.protocols import Scorer
-from graphmeta.published.fit import fit_plan
-from graphmeta.published.training_plan import Plan
+from graphmeta.protocols import Bar, Scorer
+from graphmeta.published.training_plan import Plan, Say, train_plan
+from graphmeta.training.run import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,7 @@ class TaskBench:
         return asdict(self)
 
 
-def bench_task(
-    task: RecommendationTask, name: str, *, seed: int = 0, width: int = 64, progress: bool = False
-) -> TaskBench:
+def bench_task(task: RecommendationTask, name: str, *, seed: int = 0, width: int = 64, say: Say, bar: Bar) -> TaskBench:
     """Fit popularity, personal frequency, TIFU-kNN and UP-CF (these two for few users) and ``context_gnn`` on the known
     events of a task, and rank each labelled user's items.
 
@@ -70,6 +70,7 @@ def bench_task(
 
     Args:
         name: of the task, for display; seed: of training and resamples; width: of item vectors.
+        say: called with each log line; bar: ``(batches, name) -> batches``, shows progress.
 
     Raises:
         InputError: scipy is not installed.
@@ -78,10 +79,12 @@ def bench_task(
     known = task.known
     values: dict[str, np.ndarray] = {}
     seconds: dict[str, tuple[float, float]] = {}
-    for title, make in _kinds(known, seed, width, progress).items():
+    for title, make in _kinds(known, seed, width, say, bar).items():
+        say(f"fitting {title}")
         began = time.perf_counter()
         model = make(known)
         fitted = time.perf_counter() - began
+        say(f"evaluating {title} on {counted(task.test.num_sessions, 'user')}")
         found = evaluate_next_basket(model, task.test, history=known, ks=(task.k,))
         values[title], seconds[title] = _of_users(found, task.k), (fitted, found.seconds)
     order = sorted(values, key=lambda title: -values[title].mean())
@@ -93,10 +96,12 @@ def bench_task(
     return TaskBench(name, task.k, sizes, tuple(rows))
 
 
-def _kinds(known: EventLog, seed: int, width: int, progress: bool) -> dict[str, Callable[[EventLog], Scorer]]:
+def _kinds(known: EventLog, seed: int, width: int, say: Say, bar: Bar) -> dict[str, Callable[[EventLog], Scorer]]:
     def context_gnn(log: EventLog) -> Scorer:
         plan = Plan("context_gnn", width, seed, options={"empty": 1.0})
-        return fit_plan(plan, split_by_time(log, test=0.0, valid=0.1), progress=progress)
+        with TemporaryDirectory(prefix="graphmeta-") as folder:
+            split = split_by_time(log, test=0.0, valid=0.1)
+            return train_plan(plan, split, Checkpoint(Path(folder)), say=say, bar=bar).system
 
     found: dict[str, Callable[[EventLog], Scorer]] = {"popularity": Popularity, "personal_frequency": PersonalFrequency}
     if known.users is not None and len(known.users) <= MOST_USERS:

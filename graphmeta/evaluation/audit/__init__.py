@@ -40,6 +40,7 @@ def audit(
     measure: Measure | None = None,
     source: EventLog | None = None,
     seed: int = 0,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Audit:
     """Check a split for leaks, wrong labels and drift, and if given a model, a training procedure and a metric.
 
@@ -57,6 +58,7 @@ def audit(
         measure: a metric, ``(scores [S, C], target [S]) -> value``; this library's MRR@20 if not given.
         source: the log that samples were made of, to compare their targets with.
         seed: of random orders and replaced clicks.
+        say: called with a line before each group of checks.
 
     Raises:
         InputError: parts of another type, a model or ``fit`` without logs, or scipy is not installed.
@@ -70,13 +72,16 @@ def audit(
     (True, 'ok')
     """
     parts = parts_of(split)
+    say("checking the split")
     findings, series = _of_split(parts, split.unknown if isinstance(split, Split) else 0, source, seed)
     if model is not None:
+        say("checking the model's scores")
         found, more = _of_model(model, parts, split, seed)
         findings, series = findings + found, series | more
     if fit is not None:
         if not isinstance(split, Split):
             raise InputError("fit= needs a Split, whose test part is altered; split a log with split_by_time(log)")
+        say("checking the training: five runs")
         findings += training_checks(fit, split, seed)
     findings += metric_checks(_mrr if measure is None else measure, seed)
     return Audit(tuple(findings), series)
