@@ -38,8 +38,8 @@ def periods(
 
     Args:
         histories: the reports of each system, by its name.
-        metric: the metric to draw, Hit of the longest lists if not given.
-        seeds: the reports of every seed of a system, of the same periods; a band of one standard deviation is drawn.
+        metric: the metric to show, Hit of the longest lists if not given.
+        seeds: the reports of every seed of a system, of the same periods; shown as a band of one standard deviation.
     """
     if metric is None:
         known = (name for history in histories.values() for report in history for name in report.sampled)
@@ -89,7 +89,7 @@ def costs(
 
     Args:
         histories: of each system, by its name, the number of periods and the seconds.
-        deviations: their standard deviations over seeds, drawn as bars.
+        deviations: their standard deviations over seeds, shown as bars.
     """
     picture = figure(7.5, 4)
     axes = picture.subplots()
@@ -99,8 +99,8 @@ def costs(
             errors = [bars.get(number, 0.0) for number in found]
             axes.errorbar(list(found), list(found.values()), errors, fmt="none", ecolor=colour, capsize=2)
     last = max(number for found in histories.values() for number in found)
-    dearest = max(histories, key=lambda name: max(histories[name].values(), default=0.0))
-    title = f"{dearest} takes longest to retrain on one period"
+    slowest = max(histories, key=lambda name: max(histories[name].values(), default=0.0))
+    title = f"{slowest} takes longest to retrain on one period"
     label_axes(axes, title, ("periods of history", "CPU seconds"), (0, last))
     axes.set_ylim(0, 1.12 * axes.dataLim.y1)
     legend_beside(picture)
