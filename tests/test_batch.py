@@ -346,3 +346,9 @@ def test_a_batch_marks_the_samples_that_have_a_target(targets: list[int], known:
     assert session_batch(samples, num_items=ITEMS).has_targets is known
     tasks = session_batch(samples, num_items=ITEMS, task=np.arange(len(targets)), num_tasks=len(targets))
     assert tasks.has_targets is known
+
+
+def test_a_batch_marks_the_samples_that_have_clicks_where_some_have_none() -> None:
+    batch = session_batch(samples_of([[1], [], [2, 3]], [0, 1, 2]), num_items=ITEMS)
+    assert batch["sample"].has_events.tolist() == [True, False, True]
+    assert "has_events" not in session_batch(samples_of([[1], [2, 3]], [0, 2]), num_items=ITEMS)["sample"]
