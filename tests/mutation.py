@@ -52,6 +52,7 @@ TESTS = {  # by path; the longest that matches
     "graphmeta/adapt/budget.py": ["adapt/test_adaptation.py", "adapt/test_calls.py"],
     "graphmeta/adapt/co_adaptation.py": ["published/test_meta_hin.py", "published/test_meta_hin_rating.py", "oracles"],
     "graphmeta/sampling": ["test_tasks.py", "test_batch.py", "test_system.py", "test_evaluate.py", "test_train.py"],
+    "graphmeta/sampling/tasks.py": ["test_tasks.py", "test_bias_step.py", "test_user_tasks.py"],
     "graphmeta/sampling/queries.py": ["test_system.py", "test_front_door.py"],
     "graphmeta/sampling/best.py": ["inference/test_filters.py"],
     "graphmeta/inference/filters.py": ["inference/test_filters.py"],

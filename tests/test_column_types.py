@@ -59,6 +59,15 @@ def test_a_table_equals_its_json(table):
     same(EntityTable.from_json(table.to_json()), table)
 
 
+def test_columns_without_a_known_value_are_kept():
+    nothing = FRAME.assign(brand=None, tags="", price=None, image=None, title=None)
+    table = EntityTable.read(nothing, **READ)
+    assert table.columns["image"].values.shape == (3, 0)
+    same(EntityTable.from_json(table.to_json()), table)
+    graph = build_graph(log_of(table))
+    assert graph.validate() and graph["item"].x_names == ["price", "price is known"]
+
+
 @pytest.mark.parametrize(("name", "row", "value"), [("price", 0, "1.6"), ("image", 1, "3 5"), ("title", 2, "7")])
 def test_another_value_is_another_table(table, name, row, value):
     frame = FRAME.copy()

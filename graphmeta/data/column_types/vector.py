@@ -53,7 +53,7 @@ class Vector:
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> Vector:
         """The column that :meth:`to_json` wrote."""
-        return cls(np.array(stored["values"], dtype=np.float32).reshape(-1, int(stored["size"])))
+        return cls(np.array(stored["values"], dtype=np.float32).reshape(len(stored["values"]), int(stored["size"])))
 
     def to_json(self) -> dict[str, Any]:
         """The numbers, and the length D."""
