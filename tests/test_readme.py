@@ -31,6 +31,15 @@ def test_python_blocks_run(monkeypatch, capsys, tmp_path):
     assert history[0].loss > 0
 
 
+@pytest.mark.slow
+def test_the_printed_output_is_that_of_the_first_block(monkeypatch, capsys, tmp_path):
+    """On the whole bundled dataset, with the default system: about four minutes of one core."""
+    monkeypatch.chdir(tmp_path)
+    exec(BLOCKS[0], {})
+    (printed,) = re.findall(r"```text\n(.*?)```", README, re.S)
+    assert capsys.readouterr().out == printed
+
+
 def test_it_is_short_and_has_one_import_line():
     assert len(README.splitlines()) <= 180
     assert len(re.findall(r"^(?:import|from) ", "\n".join(BLOCKS), re.M)) == 1
