@@ -27,7 +27,7 @@ from graphmeta.adapt.descent import Update, differentiable_parts, gradients_of, 
 from graphmeta.adapt.fallback import Fallback, failure_of
 from graphmeta.adapt.inner import InnerLoop, InnerLoopShorthand, OrderSchedule
 from graphmeta.adapt.scope import Scope
-from graphmeta.adapt.stacked.engine import Weight, Weights, detached
+from graphmeta.adapt.stacked.engine import Weight, Weights
 from graphmeta.adapt.stacked.table_state import TableState
 from graphmeta.adapt.stacked.task_matrix import MatrixState
 from graphmeta.adapt.starts.start import Shared, Start
@@ -368,8 +368,7 @@ class Adaptation(nn.Module):
             elif name not in weights:
                 weights[name] = MatrixState(own) if self._is_matrix(context, name, own) else context.per_task(own)
         second_order = self._second_order(context.progress)
-        fixed = {} if second_order else detached(context.recommender)
-        support = Support(context, context.support, second_order, fixed, weights)
+        support = Support(context, context.support, second_order, weights)
         yield weights
         for step in range(self.steps):
             weights = self._step(support, weights, step)
@@ -386,9 +385,9 @@ class Adaptation(nn.Module):
         begin = {n: weights[n] if support.second_order else leaf(weights[n]) for n in self.names}
         context, batch = support.context, support.batch
         with torch.enable_grad():
-            call = context.call(batch, higher_order=support.second_order)
+            call = context.call(batch, higher_order=support.second_order, constant=not support.second_order)
             own = call.wrapped({**weights, **begin})
-            losses = call.run(own, loss=context.loss, encoded=context.support_encoded, fixed=support.fixed)
+            losses = call.run(own, loss=context.loss, encoded=context.support_encoded)
             per_task = self.support.mean(batch, losses)
             context.support_losses.append(per_task.detach())
             read = {name: differentiable_parts(own[name], begin[name]) for name in self.names}

@@ -48,9 +48,11 @@ class AdaptationContext:
         """A low-rank matrix as dense ``[T, *shape]``, any other weight unchanged."""
         return weight.dense(self.query.num_tasks) if isinstance(weight, MatrixState) else weight
 
-    def call(self, batch: HeteroData, *, higher_order: bool) -> Call:
-        """A call of the recommender for this batch; ``higher_order``: differentiable to any order."""
-        made = Call(self.recommender, batch, stacked=self.stacked, higher_order=higher_order)
+    def call(self, batch: HeteroData, *, higher_order: bool, constant: bool = False) -> Call:
+        """A call of the recommender for this batch; ``higher_order``: differentiable to any order; ``constant``: all
+        parameters are constants but those of the call.
+        """
+        made = Call(self.recommender, batch, stacked=self.stacked, higher_order=higher_order, constant=constant)
         if made.stack is not None:
             self.stacks.append(made.stack)
         return made
@@ -88,10 +90,9 @@ class AdaptationContext:
 
 @dataclass(frozen=True)
 class Support:
-    """What all steps share: support ``batch``, ``second_order`` or not, ``fixed`` (detached) parameters, ``start``."""
+    """What all steps share: support ``batch``, ``second_order`` or not, ``start``."""
 
     context: AdaptationContext
     batch: HeteroData
     second_order: bool
-    fixed: dict[str, Tensor]
     start: Weights

@@ -38,7 +38,9 @@ from graphmeta.errors import InputError
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size, type, range, slice)
 _EXACT = frozenset(_PLAIN)
 _TENSORS = ("_parameters", "_buffers", "_modules")
-_HOOKS = frozenset(name for name, value in nn.Module().__dict__.items() if isinstance(value, dict)) - {*_TENSORS}
+# Containers that every module has: hooks, and the names of buffers that are not saved.
+_HOOKS = frozenset(name for name, value in nn.Module().__dict__.items() if isinstance(value, (dict, set)))
+_HOOKS -= frozenset(_TENSORS)
 _RECURRENT = ("_flat_weights", "_flat_weight_refs")  # cached weights of nn.RNN, rebuilt by put()
 _DEPTH = 8
 # Objects of these packages hold no modules, and may be large.
@@ -90,11 +92,20 @@ class Twin:
         training: the mode of the twin; if not given, that of each module.
         detached_views: whether the weights are new tensors over the same memory, so that in-place updates by a
             concurrent training do not invalidate autograd of this call; if not, the parameters themselves.
+        constant: whether the parameters are constants (tensors over the same memory, without gradients); those that
+            :meth:`put` sets are as given.
     """
 
-    def __init__(self, module: nn.Module, *, training: bool | None = None, detached_views: bool = False) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        training: bool | None = None,
+        detached_views: bool = False,
+        constant: bool = False,
+    ) -> None:
         self._memo: dict[int, Any] = {}
-        self._training, self._detached_views = training, detached_views
+        self._training, self._detached_views, self._constant = training, detached_views, constant
         self._pairs: list[tuple[nn.Module, nn.Module]] = []
         self._kept: list[Any] = []
         self._held_outside_modules: set[int] = set()
@@ -182,7 +193,7 @@ class Twin:
         self._memo[id(module)] = twin
         entries = dict(module.__dict__)
         entries.pop("_compiled_call_impl", None)
-        twin.__dict__ = entries
+        object.__setattr__(twin, "__dict__", entries)
         parameters: Any = module._parameters
         entries["_parameters"] = self._tensors(parameters)
         entries["_buffers"] = self._tensors(module._buffers)
@@ -199,11 +210,13 @@ class Twin:
         for module, twin in self._pairs:
             shared = getattr(type(module), "shared_with_twins", ())
             shared += _RECURRENT if isinstance(module, nn.RNNBase) else ()
+            entries = twin.__dict__
             for name, value in module.__dict__.items():
-                if type(value) in _EXACT or name in _TENSORS or name in shared:
+                kind = type(value)
+                if kind in _EXACT or name in _TENSORS or name in shared:
                     continue
                 # A hook that forward registers is local to the call.
-                twin.__dict__[name] = type(value)() if name in _HOOKS and not value else self._value(value)
+                entries[name] = kind() if name in _HOOKS and not value else self._value(value)
             for name in _slots_of_kind(type(module)):
                 if hasattr(module, name):
                     object.__setattr__(twin, name, self._value(getattr(module, name)))
@@ -231,12 +244,14 @@ class Twin:
             if tensor.layout != torch.strided:
                 return tensor.detach()
             return tensor.data if self._detached_views else tensor.view_as(tensor)
-        if not self._detached_views:
+        if not self._detached_views and not self._constant:
             return tensor
         key = id(tensor)
-        if key not in self._memo:
-            self._memo[key] = nn.Parameter(tensor.data, requires_grad=tensor.requires_grad)
-        return self._memo[key]
+        found = self._memo.get(key)
+        if found is None:
+            found = tensor.detach() if self._constant else nn.Parameter(tensor.data, requires_grad=tensor.requires_grad)
+            self._memo[key] = found
+        return found
 
     def _value(self, value: Any, depth: int = _DEPTH) -> Any:
         """An attribute, with all modules in it replaced by their twins."""
@@ -422,7 +437,10 @@ _SLOTS: weakref.WeakKeyDictionary[type, tuple[str, ...]] = weakref.WeakKeyDictio
 
 def _named(module: nn.Module, name: str) -> Tensor:
     owner, _, own = name.rpartition(".")
-    part = module.get_submodule(owner)
+    part = module
+    for step in owner.split(".") if owner else ():
+        inner = part._modules.get(step)
+        part = part.get_submodule(step) if inner is None else inner
     found = part._parameters.get(own)
     found = part._buffers.get(own) if found is None else found
     if found is None:

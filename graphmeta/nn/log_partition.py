@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from graphmeta.nn.catalogue_softmax import PRECISION, ScoreTerm, plus, product_in
+from graphmeta.nn.catalogue_softmax import PRECISION, ScoreTerm, exponentials_, plus, product_in
 from graphmeta.nn.function import Function
 
 
@@ -59,12 +59,10 @@ class _LogPartition(Function):
             scores.index_put_((row, column), value.to(scores.dtype), accumulate=True)
         if without is not None:
             scores.scatter_add_(1, without[0][:, None], _hidden(scores, without))
-        top = scores.amax(1)
-        finite = torch.where(top.isinf(), 0.0, top)  # a row without entries
-        total = scores.sub_(finite[:, None]).exp_().sum(1)
+        top, total = exponentials_(scores)
         kept = (scores.bfloat16() if ctx.low else scores, total) if any(ctx.needs_input_grad) else ()
         ctx.save_for_backward(query, vectors, bias, row, column, value, *kept)
-        return total.log() + finite
+        return total.log() + top
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -79,7 +79,7 @@ class SystemScores(SystemInputs):
     def as_read(self, samples: Samples | Tasks) -> Samples | Tasks:
         """The samples with what scores depend on: the last clicks, and the earlier sessions if it reads any."""
         samples = samples.latest(self.max_length)
-        if isinstance(samples, Samples) and not self.reads_history:
+        if isinstance(samples, Samples) and samples.earlier is not None and not self.reads_history:
             samples = replace(samples, earlier=None)
         return samples
 

@@ -16,6 +16,7 @@ from graphmeta.adapt.scope import Scope
 from graphmeta.adapt.stacked.notes import Owner, Rows, Term
 from graphmeta.adapt.stacked.stack import Stack
 from graphmeta.adapt.step import Gradient
+from graphmeta.adapt.twin import Twin
 from graphmeta.errors import InputError, MixedRows
 from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Dot
@@ -565,6 +566,37 @@ def test_a_parameter_that_is_held_twice_is_refused():
     encoder.kept = [encoder.layers[0].weight]
     with pytest.raises(ValueError, match=r"encoder.layers.0.weight is also held in a list"):
         system_of(encoder).recommend(QUERIES[0], 3)
+
+
+def test_parameters_of_a_constant_twin_share_memory_and_have_no_gradient():
+    module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.BatchNorm1d(3))
+    module[1].weight, module[1].kept = module[0].weight, [module[0].bias]
+    twin = Twin(module, constant=True)
+    own = twin.module
+    for (name, original), constant in zip(module.named_parameters(), own.parameters(), strict=True):
+        assert constant.data_ptr() == original.data_ptr() and not constant.requires_grad, name
+    assert own[0].weight is own[1].weight and own[1].kept[0] is own[0].bias
+    x = torch.randn(4, 3)
+    torch.testing.assert_close(own(x), module(x), rtol=0, atol=0)
+    assert not own(x).requires_grad
+    twin.put({"0.weight": 2 * module[0].weight})
+    assert own(x).requires_grad and own[1].weight is own[0].weight
+    assert type(module[0].weight) is nn.Parameter and module[0].weight is module[1].weight
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_parameter_out_of_scope_that_is_held_twice_is_read(order):
+    held, plain = (made(partial(Twice, 1)) for _ in range(2))
+    held.kept = [held.layers[0].weight]
+    systems = [system_of(encoder, ("head",), order=order) for encoder in (held, plain)]
+    systems[0].load_state_dict(systems[1].state_dict())
+    samples = last_clicks(LOG).take(slice(0, 5))
+    torch.testing.assert_close(*[system.scores(samples) for system in systems], rtol=0, atol=0)
+    gradients = [
+        torch.autograd.grad(system.losses(samples).mean(), list(system.recommender.encoder.parameters()))
+        for system in systems
+    ]
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
 
 
 def test_a_lazy_layer_is_refused_with_a_remedy():

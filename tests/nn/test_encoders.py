@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from graphmeta.nn.encoders.attention import Blend, SelfAttentionStack, SplitEncoders
+from graphmeta.nn.encoders.attention import Blend, SelfAttentionStack, SplitEncoders, from_dense, to_dense
 from graphmeta.nn.encoders.gated_graph import GatedSessionGraph
 from graphmeta.nn.encoders.recurrent import Recurrent
 from graphmeta.published.catalogue import build
@@ -25,6 +25,19 @@ pytestmark = pytest.mark.usefixtures("float64")
 def scores(system):
     samples = sessions_without_target([np.array(session) for session in SESSIONS])
     return system.eval().recommender(session_batch(samples, num_items=LOG.num_items))
+
+
+@pytest.mark.parametrize("sessions", [[[3, 4], [1, 2], [4, 4]], [[5], [6]], [[1, 2, 1], [4], [4, 5]]])
+def test_padded_blocks_of_clicks(sessions):
+    """Of sessions of equal length, which need no padding, and of others."""
+    batch = session_batch(sessions_without_target([np.array(one) for one in sessions]), num_items=LOG.num_items)
+    x = torch.randn(sum(map(len, sessions)), 3)
+    dense, known = to_dense(x, batch)
+    parts = x.split([len(one) for one in sessions])
+    torch.testing.assert_close(dense, torch.nn.utils.rnn.pad_sequence(parts, batch_first=True), rtol=0, atol=0)
+    longest = max(map(len, sessions))
+    assert known.tolist() == [[place < len(one) for place in range(longest)] for one in sessions]
+    torch.testing.assert_close(from_dense(dense, batch), x, rtol=0, atol=0)
 
 
 def linear(x, layer):

@@ -6,7 +6,13 @@ import torch
 import torch.nn.functional as F
 
 from graphmeta.errors import InputError
-from graphmeta.nn.catalogue_softmax import CrossEntropyInPlace, precision, products_at, score_cross_entropy
+from graphmeta.nn.catalogue_softmax import (
+    CrossEntropyInPlace,
+    exponentials_,
+    precision,
+    products_at,
+    score_cross_entropy,
+)
 from graphmeta.nn.features.tables import ItemFeatures
 from graphmeta.nn.heads.dot import Dot
 from graphmeta.nn.losses.losses import AllPositions, SoftmaxLoss, following
@@ -51,6 +57,19 @@ def test_constant_candidates_in_blocks(size):
     torch.testing.assert_close(*slopes, rtol=0, atol=1e-10)
     if size == 6:
         assert torch.autograd.gradgradcheck(lambda query: score_cross_entropy(query, table / 100, target), query)
+
+
+@pytest.mark.parametrize(("samples", "items"), [(7, 30_000), (300, 5), (0, 4), (1, 300_000)])
+def test_exponentials_in_blocks_of_rows(samples, items):
+    """More rows than one block has, fewer, none, and a row larger than a block."""
+    scores = 50 * torch.randn(samples, items, generator=torch.Generator().manual_seed(0))
+    scores[:1] = -torch.inf
+    before = scores.clone()
+    top, total = exponentials_(scores)
+    wanted = before.logsumexp(1)
+    torch.testing.assert_close(total.log() + top, wanted, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close((scores / total[:, None])[1:], before.softmax(1)[1:], rtol=0, atol=1e-6)
+    assert not scores[:1].any()
 
 
 @pytest.mark.parametrize("number", [1, 20])  # fewer than a sixteenth of all pairs, and most of them

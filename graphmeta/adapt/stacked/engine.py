@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch_geometric.data import HeteroData
@@ -25,7 +22,6 @@ from graphmeta.recommender import Encoded, Recommender
 LowRank = TableState | MatrixState
 Weight = Tensor | LowRank
 Weights = dict[str, Weight]  # by name: [T, *shape] or low-rank when stacked, the plain shape for one task
-_NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Call:
@@ -35,10 +31,19 @@ class Call:
         batch: the input of the call.
         stacked: whether there is one weight per task of the batch, or the weights of a single task.
         higher_order: whether the results must be differentiable to any order.
+        constant: whether all parameters but those of :meth:`run` are constants.
     """
 
-    def __init__(self, recommender: Recommender, batch: HeteroData, *, stacked: bool, higher_order: bool) -> None:
-        self.twin, self.guard = Twin(recommender), Guard()
+    def __init__(
+        self,
+        recommender: Recommender,
+        batch: HeteroData,
+        *,
+        stacked: bool,
+        higher_order: bool,
+        constant: bool = False,
+    ) -> None:
+        self.twin, self.guard = Twin(recommender, constant=constant), Guard()
         shared = frozenset(self.twin.memory)
         self.stack = Stack(batch.num_tasks, shared, exact=higher_order, guard=self.guard) if stacked else None
         self.batch = batch if self.stack is None else self.stack.declare(batch)
@@ -53,23 +58,13 @@ class Call:
             return {name: weight for name, weight in weights.items() if isinstance(weight, Tensor)}
         return {name: _own(weight, self.stack) for name, weight in weights.items()}
 
-    def run(
-        self,
-        own: dict[str, Tensor],
-        *,
-        loss: nn.Module | None,
-        encoded: Encoded | None,
-        fixed: Mapping[str, Tensor] = _NOTHING,
-    ) -> Tensor:
+    def run(self, own: dict[str, Tensor], *, loss: nn.Module | None, encoded: Encoded | None) -> Tensor:
         """The recommender's losses or scores under these weights.
-
-        Args:
-            fixed: constants that replace other parameters, with the same values.
 
         Raises:
             InputError: one of ``own`` is read elsewhere than from its module, or a parameter is written into.
         """
-        self.twin.put({**fixed, **own})
+        self.twin.put(own)
         self.twin.watch(self.guard, own)
         mode: TorchFunctionMode
         if self.stack is None:
@@ -107,8 +102,3 @@ def _own(weight: Weight, stack: Stack) -> Tensor:
     if isinstance(weight, TableState):
         return TaskTable(weight, stack)
     return TaskMatrix(weight, stack) if isinstance(weight, MatrixState) else TaskWeight(weight, stack)
-
-
-def detached(recommender: Recommender) -> dict[str, Tensor]:
-    """All parameters as constants."""
-    return {name: parameter.detach() for name, parameter in recommender.named_parameters()}

@@ -17,6 +17,8 @@ from graphmeta.errors import InputError
 def to_dense(x: Tensor, batch: HeteroData) -> tuple[Tensor, Tensor]:
     """Click rows as a padded block, and the mask of clicks: ``[E, D] -> [S, L, D], [S, L]``."""
     size, longest = batch["sample"].num_nodes, batch.longest
+    if len(x) == size * longest:  # all samples have as many clicks
+        return x.reshape(size, longest, x.shape[1]), (batch["event"].order >= 0).reshape(size, longest)
     place = batch["event"].batch * longest + batch["event"].order
     dense = x.new_zeros(size * longest, x.shape[1]).index_copy(0, place, x)
     known = torch.zeros(size * longest, dtype=torch.bool, device=x.device).index_fill(0, place, True)
@@ -25,7 +27,10 @@ def to_dense(x: Tensor, batch: HeteroData) -> tuple[Tensor, Tensor]:
 
 def from_dense(dense: Tensor, batch: HeteroData) -> Tensor:
     """The click rows of a padded block: ``[S, L, D] -> [E, D]``."""
-    return dense.flatten(0, 1).index_select(0, batch["event"].batch * batch.longest + batch["event"].order)
+    flat, event = dense.flatten(0, 1), batch["event"]
+    if len(flat) == len(event.order):
+        return flat
+    return flat.index_select(0, event.batch * batch.longest + event.order)
 
 
 def in_blocks(run: Callable[[Tensor, Tensor], Tensor], x: Tensor, batch: HeteroData) -> Tensor:
