@@ -352,3 +352,10 @@ def test_a_batch_marks_the_samples_that_have_clicks_where_some_have_none() -> No
     batch = session_batch(samples_of([[1], [], [2, 3]], [0, 1, 2]), num_items=ITEMS)
     assert batch["sample"].has_events.tolist() == [True, False, True]
     assert "has_events" not in session_batch(samples_of([[1], [2, 3]], [0, 2]), num_items=ITEMS)["sample"]
+
+
+def test_sessions_without_target_start_with_their_first_click_or_now() -> None:
+    sessions = [np.array(session, dtype=np.int64) for session in ([3, 1], [], [2])]
+    times = [np.array(time, dtype=float) for time in ([5, 7], [], [9])]
+    assert sessions_without_target(sessions, times=times, max_length=1).start.tolist() == [5, np.inf, 9]
+    assert sessions_without_target(sessions).start.tolist() == [np.inf] * 3
