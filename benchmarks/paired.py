@@ -25,6 +25,7 @@ from statistics import mean
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks import users
 from benchmarks.accuracy import DATASETS
 from benchmarks.rows import RESULTS, Row, in_order, measures_of, read, variant
 from benchmarks.sessions import SAME, Sessions
@@ -34,7 +35,9 @@ from graphmeta.evaluation.lists import shown
 from graphmeta.evaluation.queries import with_history
 from graphmeta.evaluation.ranking import evaluate
 from graphmeta.published.load import load
+from graphmeta.sampling.samples import Samples
 from graphmeta.storage import write_json
+from graphmeta.system import System
 
 PAIRED = Path(__file__).parent / "paired.json"
 
@@ -121,21 +124,31 @@ def current(pair: Row, rows: list[Row]) -> bool:
 
 
 def add(path: Path, saved: Path) -> None:
-    """Write the metrics per session and the intervals of a row of :mod:`benchmarks.accuracy` from its saved system.
+    """Write the metrics per session and the intervals of a row from its saved system.
+
+    The row is of :mod:`benchmarks.accuracy` or :mod:`benchmarks.users`.
 
     Raises:
         SystemExit: the system has other metrics than the row.
     """
     row, model = read(path), load(saved)
-    dataset = DATASETS[row["dataset"]]
-    train_log, valid_log, test_log = dataset.parts()
-    samples = with_history(model, dataset.protocols[row["protocol"]](test_log), test_log, train_log, valid_log)
-    result = evaluate(model, samples, progress=tqdm)
+    samples = queries_of(row, model)
+    ks = tuple(sorted({int(name.partition("@")[2]) for name in row["metrics"]}))
+    result = evaluate(model, samples, ks=ks, progress=tqdm)
     sessions = Sessions.of(result, samples)
     if not sessions.matches(row["metrics"]):
         raise SystemExit(f"{saved} has {result.metrics}, {path} {row['metrics']}; pass the system that the row saved")
     write_json(path, {**row, "intervals": sessions.intervals()})
     sessions.write(path)
+
+
+def queries_of(row: Row, model: System) -> Samples:
+    """The test queries of a row."""
+    if row["protocol"].startswith("users-"):
+        return users.queries_of(users.SPLITS[row["protocol"].removeprefix("users-")](users.LOGS[row["dataset"]]()))
+    dataset = DATASETS[row["dataset"]]
+    train_log, valid_log, test_log = dataset.parts()
+    return with_history(model, dataset.protocols[row["protocol"]](test_log), test_log, train_log, valid_log)
 
 
 def table_of(ordered: Mapping[str, Sequence[Row]]) -> list[str]:

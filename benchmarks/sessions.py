@@ -42,8 +42,9 @@ class Sessions:
     @classmethod
     def of(cls, result: Result, samples: Samples) -> Sessions:
         """Of the ranks of these samples."""
-        user = samples.user is not None and bool((samples.user >= 0).all())
-        owner = samples.user if user and samples.user is not None else samples.session
+        owner, user = samples.session, samples.user is not None and bool((samples.user >= 0).any())
+        if samples.user is not None and user:  # sessions of unknown users are units of their own
+            owner = np.where(samples.user >= 0, samples.user, samples.user.max() + 1 + samples.session)
         values = {}
         for name in result.metrics:
             kind, _, k = name.partition("@")

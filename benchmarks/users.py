@@ -36,7 +36,7 @@ from graphmeta.evaluation.compare import by_known_sessions
 from graphmeta.evaluation.protocol import Rules, cut
 from graphmeta.published.catalogue import CATALOGUE, TRAINED
 from graphmeta.published.load import load
-from graphmeta.sampling.samples import last_clicks
+from graphmeta.sampling.samples import Samples, last_clicks
 from graphmeta.sampling.user_histories import UserHistories
 from graphmeta.training.recipes import adam_without_decay
 
@@ -59,7 +59,7 @@ def main() -> None:
     ran, began, cpu = provenance("benchmarks.users"), time.perf_counter(), time.process_time()
     model, history = fitted(options, split)
     spent = cost(time.perf_counter() - began, cpu=time.process_time() - cpu)
-    queries = UserHistories.of(*split.parts).attached(last_clicks(split.test), split.test)
+    queries = queries_of(split)
     result = gm.evaluate(model, queries, ks=(5, 20), progress=partial(tqdm, mininterval=10))
     sessions = Sessions.of(result, queries)
     few = queries.take(np.linspace(0, len(queries) - 1, min(len(queries), options.curve)).astype(np.int64))
@@ -102,6 +102,11 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--tag", default="", help="name of the variant in the file name")
     parser.add_argument("--note", default="", help="shown beside the system's name in RESULTS.md")
     return parser
+
+
+def queries_of(split: Split) -> Samples:
+    """The last items of the test sessions, with their users' earlier sessions."""
+    return UserHistories.of(*split.parts).attached(last_clicks(split.test), split.test)
 
 
 def fitted(options: argparse.Namespace, split: Split) -> tuple[Any, list[Row]]:

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -163,6 +164,12 @@ def test_where_the_log_has_users_the_unit_is_the_user():
     assert sessions.unit == "user" and len(sessions.queries) == len(log.users) < log.num_sessions
     assert sessions.queries.sum() == log.num_sessions and sessions.matches(found.metrics)
     assert sessions.intervals()["over"] == "user"
+    queries = last_clicks(log)
+    assert queries.user is not None
+    some = replace(queries, user=np.where(queries.session < 5, -1, queries.user))
+    partly = Sessions.of(found, some)  # an unknown user for each of five sessions
+    assert partly.unit == "user" and partly.matches(found.metrics)
+    assert len(partly.queries) == 5 + len(np.unique(queries.user[5:]))
 
 
 def test_baskets_have_one_value_per_user(tmp_path):
