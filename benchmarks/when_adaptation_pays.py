@@ -15,7 +15,7 @@ from textwrap import fill
 from matplotlib.axes import Axes
 
 from benchmarks.labels import flags_of, within
-from benchmarks.pictures import adapts, flag, loaded, plains, titled
+from benchmarks.pictures import adapts, flag, loaded, plains
 from benchmarks.report import with_table
 from benchmarks.rows import KNOWN, Row, by_variant, heading, percent, results, spread
 from graphmeta.plots import figures as plots
@@ -237,6 +237,14 @@ def by_base(axes: Axes, found: Mapping[str, Sequence[Gain]]) -> None:
     titled(axes, "Session as the task, by base (best adapter)", "points of Hit@5 over the base")
     axes.set_ylabel("")
     axes.legend(frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
+
+
+def titled(axes: Axes, title: str, below: str) -> None:
+    """Title, axis and a light grid."""
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_xlabel(below)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 if __name__ == "__main__":
