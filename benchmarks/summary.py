@@ -18,10 +18,10 @@ Place = tuple[str, str]  # data set and protocol
 SEVERAL = ("sr-gnn", "next-basket", "next-7-days", "stream", "metacf")  # a session or user has several targets
 HEAD = """# Results
 
-Written by `python -m benchmarks.report` from [`benchmarks/results`](benchmarks/results). All rows, by data set, are on
-the site (`make docs`); `python -m benchmarks.command FILE` prints the command of a row. Figures are in percent, over
-the full catalogue; epochs are chosen on held-out training sessions. "Best run": the best of a system's rows. ± is half
-the 95 % interval over test sessions, where known, or with "seeds" the standard deviation. *Published*: in the paper.
+Written by `python -m benchmarks.report` from [`benchmarks/results`](benchmarks/results). All rows are on the site; the
+command of a row is printed by `python -m benchmarks.command FILE`. Figures are in percent, over the full catalogue;
+epochs are chosen on held-out training sessions. Best run: the best row, or one with more seeds within its interval.
+± is half the 95 % interval over test sessions, where known, or with "seeds" the standard deviation.
 """
 
 
@@ -44,13 +44,22 @@ def summary(rows: list[Row]) -> str:
 
 
 def best(rows: list[Row], place: Place, system: str, where: Callable[[Row], bool] = lambda row: True) -> list[Row]:
-    """The seeds of the best run of a system on a data set under a protocol; empty without any."""
+    """The seeds of the best run of a system on a data set under a protocol; empty without any.
+
+    A run is not the best if another has more seeds and is within its interval: that may be chance.
+    """
     fits = [
         row
         for row in rows
         if (row["dataset"], row["protocol"]) == place and row["system"] == system and not only_raced(row) and where(row)
     ]
-    return max(by_variant(fits), key=lambda runs: value(runs, place), default=[])
+    runs = by_variant(fits)
+    if not runs or "mse" in runs[0][0]["metrics"]:
+        return max(runs, key=lambda one: value(one, place), default=[])
+    top = max(runs, key=lambda one: value(one, place))
+    least = value(top, place) - (half_interval(top[0], place) or of_share(top[0], place))
+    near = [one for one in runs if value(one, place) >= least and len(one) >= len(top)]
+    return max(near, key=lambda one: (len(one), value(one, place)))
 
 
 def value(runs: Sequence[Row], place: Place, measure: str | None = None) -> float:
@@ -96,7 +105,12 @@ def half_interval(row: Row, place: Place) -> float | None:
         return (bounds["high"] - bounds["low"]) / 2
     if place[1] in SEVERAL:
         return None
-    share = row["metrics"][name]
+    return of_share(row, place)
+
+
+def of_share(row: Row, place: Place) -> float:
+    """Half the 95 % interval of the main metric as a share of independent queries."""
+    share = row["metrics"][main_metric(place)]
     return 1.96 * sqrt(share * (1 - share) / row["samples"])
 
 

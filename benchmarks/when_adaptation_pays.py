@@ -185,7 +185,7 @@ def points(gain: Gain, over: Row | None = None) -> str:
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
-    """The person as the task by known sessions, and the session as the task by base."""
+    """The user as the task by known sessions, and the session as the task by base."""
     picture = plots.figure(13, 6.2)
     left, right = picture.subplots(1, 2, width_ratios=(1.3, 1))
     by_sessions(left, users(rows, "users-time"))

@@ -1,4 +1,4 @@
-"""Ensemble: several recommenders side by side, whose scores are averaged."""
+"""Parts of an ensemble: several features, encoders and heads side by side, whose scores are averaged."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import HeteroData
 
-from graphmeta.errors import InputError
 from graphmeta.nn.heads.dot import Products
 from graphmeta.protocols import IgnoresEmptySessions, ProductHead
-from graphmeta.recommender import Encoded, Recommender
 
 
 class EnsembleFeatures(nn.Module):
@@ -54,7 +52,7 @@ class EnsembleHead(Products):
     Args:
         members: heads that score by products.
         states, candidates: sizes H_k and D_k of their inputs.
-        score_terms: see :class:`~graphmeta.nn.heads.dot.Products`; they may ask for products, which are the means.
+        score_terms: see :class:`~graphmeta.nn.heads.dot.Products`; products that they read are the means.
 
     Shapes: states ``[E, ΣH_k]``, candidates ``[C, ΣD_k]`` -> ``[S, C]``.
     """
@@ -100,7 +98,7 @@ class EnsembleHead(Products):
         return torch.cat([head.vectors(part) for head, part in parts], -1)
 
 
-class _Member(Products):
+class MemberScores(Products):
     """A member's products with the score terms and the item bias of the ensemble."""
 
     def __init__(self, head: ProductHead, whole: EnsembleHead) -> None:
@@ -114,70 +112,3 @@ class _Member(Products):
     def vectors(self, candidates: Tensor) -> Tensor:
         """The candidate vectors of the member."""
         return self.head.vectors(candidates)
-
-
-class Ensemble(Recommender):
-    """Recommenders that score by products, side by side on the same batch; their scores are averaged.
-
-    Each member is trained by its own loss, with the ensemble's score terms added to its scores, so that its errors
-    differ from the others'. Once the head's temperature is learned (re-ranking), the loss is that of the mean.
-
-    Args:
-        members: recommenders whose heads score by products (:class:`~graphmeta.protocols.ProductHead`).
-        states: size of the states of each member's encoder.
-    """
-
-    def __init__(self, members: Sequence[Recommender], states: Sequence[int]) -> None:
-        nothing = torch.zeros(0, dtype=torch.int64)
-        with torch.no_grad():
-            inputs, candidates = zip(*(tuple(t.shape[1] for t in m.features(nothing)) for m in members), strict=True)
-        heads = cast(list[ProductHead], [member.head for member in members])
-        super().__init__(
-            EnsembleFeatures(member.features for member in members),
-            EnsembleEncoder((member.encoder for member in members), inputs),
-            EnsembleHead(heads, states=states, candidates=candidates),
-        )
-
-    @property
-    def members(self) -> list[Recommender]:
-        """Recommenders that share the members' parts."""
-        parts = (cast(Any, part).members for part in (self.features, self.encoder, self.head))
-        return [Recommender(*three) for three in zip(*parts, strict=True)]
-
-    @torch.no_grad()
-    def load_members(self, others: Sequence[Recommender]) -> None:
-        """Copy the weights and statistics of trained recommenders, one for each member.
-
-        The ensemble's score terms get the mean weights of theirs of the same name; for one that is linear in its
-        weights, such as :class:`~graphmeta.nn.score_terms.repeat.RepeatBias`, that is the mean of their scores.
-
-        Raises:
-            InputError: another number of recommenders, or one with nothing to copy.
-        """
-        if len(others) != len(self.members):
-            raise InputError(f"the ensemble has {len(self.members)} members, not {len(others)}; pass one for each")
-        for member, other in zip(self.members, others, strict=True):
-            member.load_matching(other)
-        head = cast(EnsembleHead, self.head)
-        for name, weight in head.score_terms.named_parameters():
-            same = [dict(other.named_parameters()).get(f"head.score_terms.{name}") for other in others]
-            known = [one for one in same if one is not None]
-            if known:
-                weight.copy_(torch.stack(known).mean(0))
-
-    def forward(self, batch: HeteroData, loss: nn.Module | None = None, encoded: Encoded | None = None) -> Tensor:
-        """Scores of the real samples ``[S, C]``, or with ``loss`` their losses ``[S]``: see
-        :attr:`EnsembleHead.trained_jointly`.
-        """
-        head = self.head
-        assert isinstance(head, EnsembleHead)
-        if loss is None or head.trained_jointly:
-            return super().forward(batch, loss, encoded)
-        if encoded is None:  # without the tables in one matrix, whose gradient would be dense
-            parts = [member.encode(batch) for member in self.members]
-        else:
-            states, candidates = encoded
-            parts = list(zip(states.split(head.states, 1), candidates.split(head.candidates, 1), strict=True))
-        members = (_Member(one, head) for one in head.heads)
-        losses = [loss(one, *own) for one, own in zip(members, ((s, batch, c) for s, c in parts), strict=True)]
-        return torch.stack(losses).mean(0)

@@ -117,7 +117,7 @@ def _lengths(axes: Axes, series: Mapping[str, Any]) -> None:
     for name, counts in series["lengths"].items():
         share = np.array(counts) / max(sum(counts), 1)
         axes.plot(np.arange(1, len(share) + 1), share, marker="o", markersize=3, label=name, color=_COLOURS[name])
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("clicks (the last: 21 and more)", fontsize=9)
     axes.set_ylabel("share of sessions", fontsize=9)
     axes.set_ylim(bottom=0)

@@ -10,12 +10,12 @@ import torch
 
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
-from graphmeta.nn.ensemble import Ensemble
 from graphmeta.nn.heads.scoring import named
 from graphmeta.protocols import ProductHead, ReadsSubgraph, ScoresCatalogue
 from graphmeta.published.names import check_name
 from graphmeta.published.parts import with_score_terms
 from graphmeta.published.registry import CATALOGUE, published
+from graphmeta.recommender import Ensemble
 from graphmeta.sampling.samples import Samples
 from graphmeta.sampling.session_batch import session_batch
 from graphmeta.system import System
@@ -34,7 +34,7 @@ def ensemble(
 
     ``score_i = 1/K Σ_k q_k · e_ki``. Each member is trained by its own loss; a re-ranker around the ensemble is trained
     by the loss of the mean. Members that were trained alone are loaded by
-    :meth:`~graphmeta.nn.ensemble.Ensemble.load_members`.
+    :meth:`~graphmeta.recommender.Ensemble.load_members`.
 
     Args:
         members: names of the catalogue; the same name several times for members that differ by their initial weights.
