@@ -32,6 +32,7 @@ def test_python_blocks_run(monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # longer beside other work
 @pytest.mark.filterwarnings("ignore:personal_reranker ignores item columns")
 def test_the_printed_output_is_that_of_the_first_block(monkeypatch, capsys, tmp_path):
     """On the whole bundled dataset, with the default system: about four minutes of one core."""

@@ -31,10 +31,10 @@ def test_one_step_pays_over_the_encoder_at_once_and_over_the_reranker_from_ten_s
     assert found[STEP_RERANKER] > max(found[STEP], found[RERANKER]) + 0.02
 
 
-def test_counts_are_behind_one_step_with_few_sessions_and_level_from_twenty():
+def test_counts_are_behind_one_step_with_few_sessions_and_ahead_from_twenty():
     step, counts, amortised = curve(STEP), curve(COUNTS), curve(AMORTISED)
     assert all(step[n] > counts[n] for n in ("0", "1", "2", "5", "10"))
-    assert all(abs(step[n] - counts[n]) < 0.02 for n in ("20", "all"))
+    assert all(step[n] < counts[n] for n in ("20", "all"))
     assert all(step[n] > amortised[n] for n in step)
 
 
