@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from graphmeta.errors import InputError
-from graphmeta.nn.conditioning.cluster import Assignment, Autoencoders, k_means
+from graphmeta.nn.conditioning.cluster import Assignment, Autoencoders
 from graphmeta.nn.heads.attention_decoder import AttentionDecoder
 from graphmeta.plots import user_clusters
 from graphmeta.published.catalogue import build
@@ -90,46 +90,6 @@ def test_sizes_and_the_effective_number_of_clusters():
         assert Assignment(torch.zeros(3, 2), same, same).distinct == pytest.approx(1)
     even = Assignment(torch.zeros(3, 2), torch.eye(3), torch.eye(3))
     assert even.distinct == pytest.approx(3) and even.sizes == [1, 1, 1]
-
-
-def test_k_means_finds_the_means_of_separate_groups_and_keeps_centres_without_rows():
-    torch.manual_seed(0)
-    groups = [torch.randn(size, 3) + at for size, at in ((20, 0), (5, 30), (9, -50))]
-    found = k_means(torch.cat(groups)[torch.randperm(34)], 3)
-    wanted = torch.stack([group.mean(0) for group in groups])
-    torch.testing.assert_close(found[found[:, 0].argsort()], wanted[wanted[:, 0].argsort()])
-    same = torch.ones(4, 2)
-    torch.testing.assert_close(k_means(same, 3), torch.ones(3, 2))
-
-
-def test_clusters_start_from_the_users_and_trained_ones_are_kept():
-    """Random autoencoders have one cluster; started ones several, by k-means over user vectors of unit variance."""
-    system = build("cluster_seq", LOG.items, width=5, graph=6, code=3, clusters=4)
-    features, code = system.recommender.features, system.recommender.head.readout
-    features.fit_statistics(LOG)
-    assert not code.clusters.started and system.clusters(LOG).distinct < 1.01
-    system.fit_statistics(LOG)
-    found = system.clusters(LOG)
-    assert code.clusters.started and found.distinct > 2
-    torch.testing.assert_close((found.vectors - found.vectors.mean(0)).square().mean(), torch.tensor(1.0))
-    torch.testing.assert_close(code.clusters.biases[3].detach()[:, 0], k_means(found.vectors, 4))
-    before = copy.deepcopy(system.state_dict())
-    system.fit_statistics(LOG)
-    assert all(torch.equal(before[name], value) for name, value in system.state_dict().items())
-
-
-def test_a_log_without_a_user_of_three_clicks_starts_no_clusters():
-    log = replace(fake_log(sessions=20, length=2), users=None, session_user=None)
-    assert not made(log).recommender.head.readout.clusters.started
-
-
-def test_users_with_one_vector_are_not_scaled():
-    code = made().recommender.head.readout
-    weight = code.user.linear.weight.detach().clone()
-    code.start(torch.full((5, 6), 3.0))
-    assert torch.equal(code.user.linear.weight, weight) and torch.equal(
-        code.clusters.biases[3].flatten(), torch.full((24,), 3.0)
-    )
 
 
 def test_clusters_of_users_are_those_that_gate_the_decoder():

@@ -129,25 +129,6 @@ class Assignment:
         return float((_entropy(mean) - _entropy(self.membership).mean()).exp())
 
 
-def k_means(x: Tensor, number: int, *, steps: int = 20, seed: int = 0) -> Tensor:
-    """The centres of k-means over the rows of x, ``[S, width] -> [number, width]``, from a k-means++ start.
-
-    Reads at most 100,000 rows, a random sample. A cluster without rows keeps its centre.
-    """
-    random = torch.Generator().manual_seed(seed)
-    rows = x.detach().cpu()[torch.randperm(len(x), generator=random)[:100_000]]
-    centres = rows[:1]
-    while len(centres) < number:
-        distance = torch.cdist(rows, centres).amin(1).square() + torch.finfo(rows.dtype).tiny
-        centres = torch.cat([centres, rows[torch.multinomial(distance, 1, generator=random)]])
-    for _ in range(steps):
-        nearest = torch.cdist(rows, centres).argmin(1)
-        size = torch.bincount(nearest, minlength=number)[:, None]
-        total = torch.zeros_like(centres).index_add(0, nearest, rows)
-        centres = torch.where(size > 0, total / size.clamp(min=1), centres)
-    return centres.to(x.device)
-
-
 def _entropy(share: Tensor) -> Tensor:
     return -torch.special.xlogy(share, share).sum(-1)
 
@@ -162,8 +143,7 @@ class Autoencoders(nn.Module):
         code: width of the code; clusters: K; temperature: τ.
 
     Shapes: ``[S, width] -> [S, code]``.
-    Source: K-autoencoders (Opochinsky et al. 2020) for the membership by error and the start from k-means
-    (:meth:`start`); the soft form is ours.
+    Source: K-autoencoders (Opochinsky et al. 2020) for the membership by error; the soft form is ours.
     """
 
     def __init__(
@@ -179,20 +159,6 @@ class Autoencoders(nn.Module):
             bound = 1 / math.sqrt(one)
             self.weights.append(nn.Parameter(torch.empty(clusters, one, other).uniform_(-bound, bound)))
             self.biases.append(nn.Parameter(torch.empty(clusters, 1, other).uniform_(-bound, bound)))
-        nn.init.zeros_(self.biases[3])
-
-    @property
-    def started(self) -> bool:
-        """Whether an output bias differs from 0: the clusters are trained, loaded or :meth:`start`-ed."""
-        return bool(self.biases[3].any())
-
-    @torch.no_grad()
-    def start(self, x: Tensor) -> None:
-        """Set the output biases of the autoencoders to the centres of k-means over the rows of x.
-
-        With random ones, one autoencoder tends to have the least error for all rows.
-        """
-        self.biases[3].copy_(k_means(x, len(self.biases[3]))[:, None])
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes of all encoders, ``[S, width] -> [K, S, code]``."""
@@ -219,7 +185,7 @@ class Autoencoders(nn.Module):
         codes = self.encode(x)
         return torch.einsum("sk,ksc->sc", self.membership(self.errors(x, codes)), codes)
 
-    def loss(self, x: Tensor, *, balance: float = 1.0) -> Tensor:
+    def loss(self, x: Tensor, *, balance: float = 0.1) -> Tensor:
         """``mean_u Σ_k p_uk ε_uk + λ KL(mean_u p_u ‖ uniform)``: reconstruction and cluster balance, a scalar.
 
         Args:

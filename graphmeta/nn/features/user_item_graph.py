@@ -37,7 +37,6 @@ class UserItemGraphFeatures(ItemFeatures):
         super().__init__(num_items, width)
         self.project = nn.Linear(width, graph, bias=False)
         self.gather, self.spread = SimpleConv(aggr="mean"), GraphConv(graph, graph)
-        nn.init.zeros_(self.spread.lin_rel.bias)
         self.edges: Tensor
         self.register_buffer("edges", torch.zeros(2, 0, dtype=torch.int64))
 
@@ -72,8 +71,6 @@ class UserItemGraphFeatures(ItemFeatures):
 class UserReadout(nn.Module):
     """A user vector from the clicked items: ``H_u = ReLU(W Σ_{i ∈ S_u} g_i / √|S_u| + b)``, zero sum without clicks.
 
-    Biases start at 0: random ones are larger than the sums, and all users' vectors nearly equal.
-
     Args:
         graph: width of g, the last columns of the states; repeated clicks count each time.
 
@@ -83,7 +80,6 @@ class UserReadout(nn.Module):
     def __init__(self, graph: int) -> None:
         super().__init__()
         self.graph, self.linear = graph, nn.Linear(graph, graph)
-        nn.init.zeros_(self.linear.bias)
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
         """One vector per sample."""
@@ -99,19 +95,6 @@ class ClusterCode(nn.Module):
     def __init__(self, user: UserReadout, clusters: Autoencoders) -> None:
         super().__init__()
         self.user, self.clusters = user, clusters
-
-    @torch.no_grad()
-    def start(self, users: Tensor) -> None:
-        """Scale the readout so that these user vectors ``[U, graph]`` have unit variance; start the clusters from them.
-
-        The temperature of the memberships is then relative to the spread of the errors. Vectors without variance are
-        not scaled.
-        """
-        spread = (users - users.mean(0)).square().mean().sqrt()
-        scale = torch.where(spread > 0, spread, 1.0)
-        self.user.linear.weight.div_(scale)
-        self.user.linear.bias.div_(scale)
-        self.clusters.start(users / scale)
 
     def forward(self, states: Tensor, batch: HeteroData) -> Tensor:
         """One code per sample."""

@@ -19,7 +19,6 @@ from graphmeta.adapt.starts.generated import Generated
 from graphmeta.adapt.step import Step
 from graphmeta.adapt.twin import Twin
 from graphmeta.data.events import EventLog
-from graphmeta.data.scan.log import ScannedLog
 from graphmeta.data.tables import EntityTable
 from graphmeta.errors import InputError
 from graphmeta.nn.conditioning.cluster import Assignment, Autoencoders
@@ -70,19 +69,6 @@ class ClusteredSystem(UserSequenceSystem):
 
     weight: float = 0.1
 
-    def fit_statistics(self, log: EventLog | ScannedLog) -> None:
-        """The statistics of the parts; untrained clusters start from the user vectors of the log."""
-        super().fit_statistics(log)
-        assert isinstance(log, EventLog)
-        if not self._code.clusters.started and len(users_last_clicks(log)):
-            self._code.start(self.clusters(log).vectors)
-
-    @property
-    def _code(self) -> ClusterCode:
-        code = self.recommender.head.get_submodule("readout")
-        assert isinstance(code, ClusterCode)
-        return code
-
     def losses(self, samples: Samples | Tasks, *, objective: nn.Module | None = None, progress: float = 1.0) -> Tensor:
         """The ranking loss of each query plus the batch's clustering loss, ``[S]``.
 
@@ -93,9 +79,11 @@ class ClusteredSystem(UserSequenceSystem):
 
     def clustering(self, samples: Samples | Tasks) -> Tensor:
         """The clustering loss of the users in a batch, a scalar."""
+        code = self.recommender.head.get_submodule("readout")
+        assert isinstance(code, ClusterCode)
         batch = self._tasks(samples).query
-        users = real_samples(batch, self._code.user(self.recommender.encode(batch)[0], batch))
-        return self._code.clusters.loss(users)
+        users = real_samples(batch, code.user(self.recommender.encode(batch)[0], batch))
+        return code.clusters.loss(users)
 
     @torch.no_grad()
     def clusters(self, users: Samples | EventLog) -> Assignment:
@@ -114,7 +102,8 @@ class ClusteredSystem(UserSequenceSystem):
             raise InputError("there are no users to assign to clusters; a user needs three clicks or more")
         system = Twin(self, training=False).module
         assert isinstance(system, ClusteredSystem)
-        code = system._code
+        code = system.recommender.head.get_submodule("readout")
+        assert isinstance(code, ClusterCode)
         read, vectors = system.as_read(samples), []
         assert isinstance(read, Samples)
         for begin in range(0, len(read), 4096):
@@ -183,9 +172,8 @@ def cluster_seq(
     first items and the last, a recurrent encoder and decoder with attention, clusters by graph convolution and K
     autoencoders, weights conditioned on the cluster, a ranking and a clustering loss.
     Differs: to an unknown extent. Meta-training, with each user's last click as query, starts from
-    :func:`attention_decoder` trained on every click, and the clusters from k-means over the users of the training log.
-    The graph, the gates, sizes (the paper's best width is 256), both losses and all rates are choices of this library;
-    results here do not represent the paper.
+    :func:`attention_decoder` trained on every click. The graph, the gates, sizes (the paper's best width is 256), both
+    losses and all rates are choices of this library; results here do not represent the paper.
     """
     graph, code = user_clusters.graph, user_clusters.code
     readout = ClusterCode(UserReadout(graph), Autoencoders(graph, code, clusters=user_clusters.clusters))
