@@ -58,8 +58,8 @@ def frozen_now(commands: Sequence[str], now: Mapping[str, str], chosen: str, *, 
     Raises:
         SystemExit: a command with a result, unless ``late``.
     """
-    had = {key[:-1] for key in completed(RESULTS)}
-    tested = [one for one in commands if jobs([one], 1)[0].key[:-1] in had]
+    had = {key[:-1] for key in completed(RESULTS)}  # without the seed
+    tested = [one for one in commands if setting(one)[:-1] in had]
     if tested and not late:
         raise SystemExit(f"has a result already, so it was not frozen before the test (--late): {tested[0]}")
     parts = ((True, [one for one in commands if one not in tested]), (False, tested))

@@ -215,8 +215,8 @@ def by_sessions(axes: Axes, found: Mapping[Way, Sequence[Row]]) -> None:
         style = {"fmt": way.mark, "color": way.colour, "capsize": 2, "ms": 5, "label": way.name}
         axes.errorbar(places, [100 * p for p in share], spans, **style)
     axes.set_xticks(range(len(numbers)), numbers)
-    titled(axes, "Person as the task (The Complete Journey)", "known earlier sessions, the last n")
-    axes.set_ylabel("Hit@20 in %, 95 % intervals")
+    labels = ("known earlier sessions, the last n", "Hit@20 in %, 95 % intervals")
+    plots.label_axes(axes, "User as the task (The Complete Journey)", labels)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
 
@@ -234,17 +234,8 @@ def by_base(axes: Axes, found: Mapping[str, Sequence[Gain]]) -> None:
     axes.set_yticks(range(ticks), names, fontsize=7.5)
     axes.invert_yaxis()
     axes.axvline(0, color=plots.GREY, lw=1, zorder=0)
-    titled(axes, "Session as the task, by base (best adapter)", "points of Hit@5 over the base")
-    axes.set_ylabel("")
+    plots.label_axes(axes, "Session as the task, by base (best adapter)", ("points of Hit@5 over the base", ""))
     axes.legend(frameon=False, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2)
-
-
-def titled(axes: Axes, title: str, below: str) -> None:
-    """Title, axis and a light grid."""
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.set_xlabel(below)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 if __name__ == "__main__":

@@ -175,9 +175,10 @@ class Ensemble(Recommender):
         Raises:
             InputError: another number of recommenders, or one with nothing to copy.
         """
-        if len(others) != len(self.members):
-            raise InputError(f"the ensemble has {len(self.members)} members, not {len(others)}; pass one for each")
-        for member, other in zip(self.members, others, strict=True):
+        members = self.members
+        if len(others) != len(members):
+            raise InputError(f"the ensemble has {len(members)} members, not {len(others)}; pass one for each")
+        for member, other in zip(members, others, strict=True):
             member.load_matching(other)
         head = cast(EnsembleHead, self.head)
         for name, weight in head.score_terms.named_parameters():
@@ -199,8 +200,8 @@ class Ensemble(Recommender):
         else:
             states, candidates = encoded
             parts = list(zip(states.split(head.states, 1), candidates.split(head.candidates, 1), strict=True))
-        members = (MemberScores(one, head) for one in head.heads)
-        losses = [loss(one, *own) for one, own in zip(members, ((s, batch, c) for s, c in parts), strict=True)]
+        heads = zip(head.heads, parts, strict=True)
+        losses = [loss(MemberScores(one, head), states, batch, candidates) for one, (states, candidates) in heads]
         return torch.stack(losses).mean(0)
 
 
