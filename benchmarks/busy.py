@@ -4,7 +4,7 @@
 
 For each setting, SR-GNN's step and its lower bound (all scores, cross-entropy, backward pass and fused Adam, in plain
 PyTorch) are timed alternately in a process of their own, first alone, then beside a process that multiplies matrices in
-two threads all the time. ``import graphmeta`` sets ``GOMP_SPINCOUNT=1000`` unless it is set already.
+two threads all the time. ``import graphmeta`` sets ``GOMP_SPINCOUNT`` unless it is set already.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from graphmeta.processors import SPINS
+
 SETTINGS: dict[str, dict[str, str]] = {
-    "GOMP_SPINCOUNT=1000 (as imported)": {"GOMP_SPINCOUNT": "1000"},
+    "GOMP_SPINCOUNT=1000": {"GOMP_SPINCOUNT": "1000"},
+    f"GOMP_SPINCOUNT={SPINS} (as imported)": {"GOMP_SPINCOUNT": SPINS},
     "GOMP_SPINCOUNT=20000": {"GOMP_SPINCOUNT": "20000"},
     "OMP_WAIT_POLICY=passive": {"OMP_WAIT_POLICY": "passive"},
     "libgomp's default": {"GOMP_SPINCOUNT": "30000000000"},

@@ -5,8 +5,7 @@
 Runs ``benchmarks.accuracy … --recipe --held-out 0`` for each system and number of epochs that has no row, then prints
 a table and draws accuracy against minutes, over all rows of trainings on all sessions by the recipe. The number of
 epochs of a system's own row is chosen on held-out sessions; no setting is tuned on the test set. Run it on a quiet
-machine, with ``GOMP_SPINCOUNT=1000``. The floor of a step and the official SR-GNN's step are in
-``python -m benchmarks.speed``.
+machine. The floor of a step and the official SR-GNN's step are in ``python -m benchmarks.speed``.
 """
 
 from __future__ import annotations

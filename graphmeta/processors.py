@@ -6,7 +6,7 @@ import math
 import os
 from pathlib import Path
 
-SPINS = "1000"  # rounds that an OpenMP thread waits actively before it sleeps; libgomp's default is about a million
+SPINS = "3000"  # rounds that an OpenMP thread waits actively before it sleeps (see docs/benchmarks.md)
 
 
 def prepare() -> None:

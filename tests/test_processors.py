@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from graphmeta.processors import cpus, prepare
+from graphmeta.processors import SPINS, cpus, prepare
 
 NAMES = ("GOMP_SPINCOUNT", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
 V1 = {"cpu/cpu.cfs_quota_us": "150000\n", "cpu/cpu.cfs_period_us": "100000\n"}
@@ -40,7 +40,7 @@ def test_quota_of_the_control_group_and_of_those_around_it(tmp_path, files, grou
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, {"GOMP_SPINCOUNT": "1000", "OMP_NUM_THREADS": "1"}),
+        ({}, {"GOMP_SPINCOUNT": SPINS, "OMP_NUM_THREADS": "1"}),
         (
             {"GOMP_SPINCOUNT": "7", "OMP_NUM_THREADS": "3"},
             {"GOMP_SPINCOUNT": "7", "OMP_NUM_THREADS": "3"},
@@ -68,4 +68,4 @@ def test_import_of_the_library_sets_it_before_torch_is_loaded():
     code = "import sys, os, graphmeta; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
     environment = {name: value for name, value in os.environ.items() if name not in NAMES}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1000", "False"]
+    assert done.stdout.split() == [SPINS, "False"]
