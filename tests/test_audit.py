@@ -6,11 +6,13 @@ import copy
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import graphmeta as gm
 from graphmeta.baselines import ItemKNN, Popularity, SessionKNN
+from graphmeta.data.events import EventLog
 from graphmeta.data.splits import Split, split_by_time
 from graphmeta.evaluation.audit import LabelledSessions, Verdict, audit, audit_model
 from graphmeta.published.catalogue import CATALOGUE
@@ -256,6 +258,17 @@ def test_a_split_with_shared_sessions_and_late_training_is_reported() -> None:
     assert found["sessions in two parts"] == "ok" and found["time order"] == "warning"
     both = verdicts(audit({"train": log, "test": log.of_sessions(~half)}))
     assert both["sessions in two parts"] == "fault" and both["identical sessions"] == "warning"
+
+
+@pytest.mark.parametrize(("same", "verdict"), [(0, "ok"), (2, "note"), (3, "warning")])
+def test_more_than_a_tenth_of_test_sessions_in_training_is_a_warning(same: int, verdict: str) -> None:
+    def log_of(sessions: list[str]) -> EventLog:
+        rows = [(f"{tag}{number}", item) for number, tag in enumerate(sessions) for item in (tag, "a", "b")]
+        return EventLog.read(pd.DataFrame(rows, columns=["session", "item"]), session="session", item="item")
+
+    train = log_of([f"train{number}" for number in range(20)])
+    test = log_of([f"train{number}" for number in range(same)] + [f"test{number}" for number in range(20 - same)])
+    assert verdicts(audit({"train": train, "test": test}))["identical sessions"] == verdict
 
 
 def test_the_shuffle_test_measures_the_order() -> None:

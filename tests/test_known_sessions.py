@@ -12,8 +12,9 @@ from graphmeta.data.events import EventLog
 from graphmeta.data.merging import merged
 from graphmeta.data.splits import split_at
 from graphmeta.evaluation import queries as queries_module
-from graphmeta.evaluation.compare import by_known_sessions
+from graphmeta.evaluation.compare import by_known_sessions, compare
 from graphmeta.evaluation.examples import examples
+from graphmeta.evaluation.lists import COMPARED_KS
 from graphmeta.evaluation.queries import validation_queries
 from graphmeta.evaluation.ranking import CONTEXT_LENGTHS, ITEM_EVENTS, KNOWN_SESSIONS
 from graphmeta.published.fit import fit_plan
@@ -63,6 +64,14 @@ def test_a_curve_reads_the_last_sessions_alone(adapted):
     assert found[None].metrics["mrr@5"] > found[0].metrics["mrr@5"], "users buy their own items again"
     with pytest.raises(gm.InputError, match="no earlier sessions"):
         by_known_sessions({"adapted": adapted}, last_clicks(SPLIT.test))
+
+
+def test_a_comparison_without_the_history_knows_no_earlier_session(adapted):
+    queries = UserHistories.of(*SPLIT.parts).attached(last_clicks(SPLIT.test), SPLIT.test)
+    found = compare(adapted, queries, past=SPLIT.train, models={}, bar=lambda rows, _: rows)
+    unknown = gm.evaluate(adapted, replace(queries, earlier=queries.earlier.last(0)), ks=COMPARED_KS)
+    assert torch.equal(found["without_history"].ranks, unknown.ranks)
+    assert not torch.equal(found["system"].ranks, unknown.ranks)
 
 
 @pytest.mark.parametrize("ranges", [CONTEXT_LENGTHS, KNOWN_SESSIONS, ITEM_EVENTS])

@@ -37,9 +37,9 @@ class BasketResult(Result):
     in the log.
     """
 
-    ptr: np.ndarray = field(default_factory=lambda: np.zeros(1, dtype=np.int64), repr=False)
-    users: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=object), repr=False)
-    items: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=object), repr=False)
+    ptr: np.ndarray = field(kw_only=True, repr=False)
+    users: np.ndarray = field(kw_only=True, repr=False)
+    items: np.ndarray = field(kw_only=True, repr=False)
 
     def of_user(self, user: Any) -> dict[Any, float]:
         """The rank of each item of a user's last session, by the ids of the log.
