@@ -35,17 +35,20 @@ def test_values_follow_the_size_of_the_log_and_stay_within_bounds(samples):
     found = TrainingRecipe().for_size(samples, 2 * NEGATIVES)
     assert found.epochs is not None and found.batch_size is not None and isinstance(found.optimizer, Adam)
     assert 3 <= found.epochs <= 10 and 64 <= found.batch_size <= 512 and found.negatives == 0
-    assert found.optimizer.lr == pytest.approx(4e-3 * min(found.batch_size / 128, 1))
+    assert found.optimizer.lr == 2e-3
     assert found.optimizer.weight_decay == 0
-    assert found.batch_size in (64, 512) or samples / 2000 < found.batch_size <= samples / 1000
+    assert found.batch_size in (64, 512) or samples / 1800 < found.batch_size <= samples / 900
     many = TrainingRecipe().for_size(samples, 2 * NEGATIVES + 1)
-    assert many == replace(found, negatives=NEGATIVES)
+    rate = 4e-3 if many.batch_size >= 128 else 2e-3
+    assert many == replace(found, negatives=NEGATIVES, optimizer=adam_without_decay(rate))
 
 
-def test_given_values_are_kept_and_the_rate_follows_the_batch():
-    given = TrainingRecipe(epochs=2, negatives=0, batch_size=96, patience=3)
+def test_given_values_are_kept_and_the_rate_follows_batch_and_loss():
+    given = TrainingRecipe(epochs=2, negatives=100, batch_size=96, patience=3)
     found = given.for_size(10**6, 10**5)
     assert found == replace(given, optimizer=adam_without_decay(3e-3))
+    full = replace(given, negatives=0).for_size(10**6, 10**5)
+    assert full.optimizer == adam_without_decay(2e-3)
     assert FULL_SOFTMAX.for_size(10, 10) == FULL_SOFTMAX
     steep = adam_without_decay(1.0)
     assert TrainingRecipe(optimizer=steep).filled_from(FULL_SOFTMAX) == replace(FULL_SOFTMAX, optimizer=steep)

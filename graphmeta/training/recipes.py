@@ -58,21 +58,24 @@ class TrainingRecipe:
     def for_size(self, samples: int, num_items: int) -> TrainingRecipe:
         """The recipe with values for the number of training samples and items where it has None.
 
-        Batches of a thousandth of the samples, rounded down to a power of two, 64 to 512; epochs for about ``updates``
-        steps (6,000 if not given), 3 to 10; Adam without weight decay, whose rate falls linearly from 4e-3, or less in
-        proportion for batches below 128.
+        Batches of a 900th of the samples, rounded down to a power of two, 64 to 512; epochs for about ``updates``
+        steps (6,000 if not given), 3 to 10; Adam without weight decay, whose rate falls linearly from 4e-3 with sampled
+        items, else from 2e-3: a step that scores all items changes all of their vectors. Batches below 128 have at most
+        2e-3.
 
         >>> recipe = TrainingRecipe(epochs=2).for_size(samples=700_000, num_items=40_000)
         >>> recipe.epochs, recipe.batch_size, recipe.optimizer.lr, recipe.negatives
         (2, 512, 0.004, 4096)
         """
         samples = max(samples, 1)
-        batch, updates = self.batch_size or _power_of_two(samples / 1000, 64, 512), self.updates or UPDATES
+        batch, updates = self.batch_size or _power_of_two(samples / 900, 64, 512), self.updates or UPDATES
+        negatives = NEGATIVES if num_items > 2 * NEGATIVES else 0
+        rate = 4e-3 if (negatives if self.negatives is None else self.negatives) else 2e-3
         chosen = TrainingRecipe(
             epochs=min(max(round(updates * batch / samples), 3), 10),
             batch_size=batch,
-            optimizer=adam_without_decay(4e-3 * min(batch / 128, 1.0)),
-            negatives=NEGATIVES if num_items > 2 * NEGATIVES else 0,
+            optimizer=adam_without_decay(min(rate, 4e-3 * batch / 128)),
+            negatives=negatives,
         )
         return self.filled_from(chosen)
 

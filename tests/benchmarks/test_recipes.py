@@ -14,7 +14,7 @@ def test_twelve_different_recipes_the_default_first():
     assert tried[0] == TrainingRecipe().for_size(samples=200_000, num_items=5_000)
     assert len({repr(recipe) for recipe in tried}) == 12
     assert {recipe.batch_size for recipe in tried} == {64, 128, 256}
-    assert {recipe.optimizer.lr for recipe in tried} == {0.002, 0.004, 0.008}
+    assert {recipe.optimizer.lr for recipe in tried} == {0.001, 0.002, 0.004}
     assert {recipe.epochs for recipe in tried} == {4, 2, 6, 8}
 
 
