@@ -60,6 +60,7 @@ TESTS = {  # by path; the longest that matches
     "graphmeta/sampling/subgraph.py": ["test_subgraph.py", "test_graph_encoders.py", "test_extended.py"],
     "graphmeta/sampling/neighbourhood.py": ["test_subgraph.py", "test_graph_encoders.py", "published/test_graph.py"],
     "graphmeta/sampling/ended.py": ["test_subgraph.py"],
+    "graphmeta/sampling/task_layout.py": ["test_subgraph.py", "test_tasks.py", "test_batch.py", "adapt/test_matrix.py"],
     "graphmeta/sampling/order.py": ["test_tasks.py", "test_click_batches.py", "test_batch.py"],
     "graphmeta/sampling/few_shot.py": ["test_tasks.py", "test_ratings.py", "published/test_cold_user.py"],
     "graphmeta/sampling/histories.py": ["test_tasks.py", "test_user_tasks.py", "retrain/test_stream.py"],
