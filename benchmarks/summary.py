@@ -324,8 +324,8 @@ a sequence encoder is first: Caser or GRU4Rec. Recall@20 among 999 sampled items
 )
 LIMITS = """## What is not shown
 
-Under CBML's protocol the best runs of `cbml`, `melu` and `mamo`, and of `if_san` on Diginetica, were trained by the full
-softmax at batch 100, before the default recipe.
+Under CBML's protocol the best runs of `cbml`, `melu` and `mamo`, and on Diginetica of `if_san`, were trained by the
+full softmax at batch 100, before the default recipe.
 One machine with two shared cores, mostly one seed: differences of a few tenths of a point are noise. Settings were
 chosen on validation data except where a note on the site states otherwise. CBML's own splits, ASARS's MovieLens, SML's
 Yelp and Adressa and CATN's Amazon pairs were not available; substitutes are named. ClusterSeq is a reconstruction.

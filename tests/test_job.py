@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 import torch
 
+from graphmeta.baselines import SessionKNN
 from graphmeta.cli import fit_job as job
+from graphmeta.data.merging import merged
 from graphmeta.data.stored_columns import Columns
 from graphmeta.evaluation import protocol
+from graphmeta.evaluation.compare import baselines
+from graphmeta.evaluation.lists import COMPARED_KS
+from graphmeta.evaluation.ranking import evaluate
 from graphmeta.published import training_plan as plan
+from graphmeta.sampling.samples import last_clicks
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
 
@@ -58,3 +64,22 @@ def test_a_reranker_trains_on_held_out_statistics(tmp_path: Path, monkeypatch: p
     look = outcome.system.recommender.get_submodule("head.score_terms.reranker")
     clicks = split.train.support + split.valid.support
     np.testing.assert_allclose(look.item_statistics[:, 0].numpy(), np.log1p(clicks) / 8, rtol=1e-6)
+
+
+def test_baselines_beside_the_validation_curve_do_not_count_the_validation_sessions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A re-ranker's baselines on the test count validation sessions, too; those on validation must not."""
+    drawn = {}
+    monkeypatch.setattr(job.plots, "curves", lambda *_, baselines: drawn.update(baselines))
+    log, rules = fake_log(sessions=150), protocol.Rules(min_item_support=1)
+    split = protocol.cut(log, rules)
+    recipe = plan.TrainingRecipe(epochs=1, refit=False)
+    work = job.Job(
+        plan.Plan("reranker", 4, recipe=recipe), Columns("session", "item", "time", None), rules, "invented", tmp_path
+    )
+    job.run_job(work, log, split=split, say=lambda _: None, bar=lambda rows, _: rows)
+    queries = last_clicks(split.valid)
+    for name, model in baselines(split.train).items():
+        assert drawn[name] == evaluate(model, queries, ks=COMPARED_KS).metrics
+    assert drawn["session_knn"] != evaluate(SessionKNN(merged(split.train, split.valid)), queries).metrics

@@ -192,7 +192,7 @@ def _write_all(job: Job, made: _Made) -> None:
     """Write the model with its reports as a new version; the checkpoint is removed."""
     system, results = made.system, None if made.measured is None else made.measured.results
     past = anonymous(counted(job, made.used))
-    on_valid = validation_baselines(anonymous(counted(job, made.ranked)), made.ranked.valid)
+    on_valid = validation_baselines(anonymous(made.ranked.train), made.ranked.valid)
     system.check_finite()
     with new_version(job.folder / "model") as place:
         save_history(place, past)

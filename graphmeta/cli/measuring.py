@@ -121,7 +121,11 @@ def _by_last_sessions(models: Mapping[str, Any], queries: Samples) -> dict[str, 
 
 
 def validation_baselines(past: EventLog | ScannedLog, valid: EventLog | ScannedLog) -> dict[str, dict[str, float]]:
-    """Baselines on the validation sessions, to draw with the validation curve."""
+    """Baselines on the validation sessions, to draw with the validation curve.
+
+    Args:
+        past: the training sessions, without those of the validation part.
+    """
     samples = last_clicks(valid.collect() if isinstance(valid, ScannedLog) else valid)
     if len(samples) == 0:
         return {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -187,7 +188,10 @@ def known_sessions(
             values = [100 * one.metrics[metric] for one in last[name].values()]
             bottom.plot(range(len(numbers)), values, "o-", color=colour, label=name)
         top.set(title=f"{shown(metric)}, all test sessions", xlabel="earlier sessions of the user (test sessions)")
-        title = f"{shown(metric)}, the same {counted(samples, 'test session')}"
+        best = [max((own[n].metrics[metric], name) for name, own in last.items())[1] for n in numbers]
+        ((who, times),) = Counter(best).most_common(1)
+        when = "" if times == len(numbers) else f" {times} of {len(numbers)} times"
+        title = f"{shown(metric)}, the same {counted(samples, 'test session')}: {who} is first{when}"
         bottom.set(title=title, xlabel="only the last n earlier sessions known (range)")
         for axes, ticks in ((top, owned), (bottom, limited)):
             axes.set(ylabel="%", xlim=(-0.5, len(ranges) - 0.5))

@@ -106,11 +106,9 @@ class Subgraph:
 
         The last row of each task is then a dummy, and dummy edges join dummies.
         """
-        samples, items = len(self.rows.ptr) - 1, len(self.rows.n_id)
-        at = {"item": np.arange(items), "sample": np.arange(samples)} if layout is None else layout.at
-        at["user"] = at["sample"]
+        at = {"item": np.arange(len(self.rows.n_id))} if layout is None else layout.at
         if layout is not None:
-            layout.size["user"] = layout.size["sample"]
+            at["user"], layout.size["user"] = at["sample"], layout.size["sample"]
         for kind, nodes in self.nodes.items():
             if layout is None:
                 at[kind], sample, columns = np.arange(len(nodes.sample)), nodes.sample, nodes.columns
