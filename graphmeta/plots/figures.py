@@ -186,9 +186,11 @@ def known_sessions(
             top.errorbar(places, values, errors(parts, metric), fmt="o", color=colour, label=name, capsize=2, lw=1)
             values = [100 * one.metrics[metric] for one in last[name].values()]
             bottom.plot(range(len(numbers)), values, "o-", color=colour, label=name)
-        top.set(title=f"{shown(metric)}, all test sessions", xlabel="earlier sessions of the user (test sessions)")
-        title = f"{shown(metric)}, the same {counted(samples, 'test session')}"
-        bottom.set(title=title, xlabel="only the last n earlier sessions known (range)")
+        top.set_xlabel("earlier sessions of the user (test sessions)")
+        bottom.set_xlabel("only the last n earlier sessions known (range)")
+        same = f"the same {counted(samples, 'test session')}"
+        for axes, which in ((top, "all test sessions"), (bottom, same)):
+            axes.set_title(f"{shown(metric)}, {which}", loc="left", color=INK, fontweight="bold", fontsize=10)
         for axes, ticks in ((top, owned), (bottom, limited)):
             axes.set(ylabel="%", xlim=(-0.5, len(ranges) - 0.5))
             axes.set_xticks(range(len(ranges)), ticks)
