@@ -341,7 +341,7 @@ def readme_table(rows: list[Row]) -> list[str]:
         ),
         "Ta-Feng, next basket, Recall@10 / NDCG@10": (TAFENG, ("personal_reranker", "personal_frequency", "tifu_knn")),
     }  # fmt: skip
-    lines = ["| data | best run of | ± 95 %, or over seeds |", "|---|---|--:|"]
+    lines = ["| data, metrics | best run of | first metric ± / second metric |", "|---|---|--:|"]
     for title, (place, systems) in parts.items():
         for number, name in enumerate(systems):
             lines.append(f"| {'' if number else title} | `{name}` | {cell(best(rows, place, name), place)} |")

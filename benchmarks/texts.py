@@ -1,4 +1,4 @@
-"""The texts between the tables of RESULTS.md."""
+"""The texts between the tables of the results pages."""
 
 from __future__ import annotations
 

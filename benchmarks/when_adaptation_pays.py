@@ -191,8 +191,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     by_sessions(left, users(rows, "users-time"))
     by_base(right, {title: sessions(rows, dataset) for dataset, title in DATA.items()})
     picture.suptitle(
-        "A user's history pays most as features; one step or counts pay over a re-ranker from ten known sessions on;\n"
-        "a session's own clicks add little to a good base",
+        "A user's history pays most as features; one step or counts pass a re-ranker without history from twenty "
+        "known sessions on;\na session's own clicks add little to a good base",
         x=0.01, ha="left", fontsize=12,
     )  # fmt: skip
     plots.save(picture, path)

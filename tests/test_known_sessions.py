@@ -66,7 +66,7 @@ def test_a_curve_reads_the_last_sessions_alone(adapted):
         by_known_sessions({"adapted": adapted}, last_clicks(SPLIT.test))
 
 
-def test_a_comparison_without_the_history_knows_no_earlier_session(adapted):
+def test_a_comparison_without_the_history_reads_no_earlier_session(adapted):
     queries = UserHistories.of(*SPLIT.parts).attached(last_clicks(SPLIT.test), SPLIT.test)
     found = compare(adapted, queries, past=SPLIT.train, models={}, bar=lambda rows, _: rows)
     unknown = gm.evaluate(adapted, replace(queries, earlier=queries.earlier.last(0)), ks=COMPARED_KS)

@@ -56,13 +56,19 @@ def box(axes: Axes, at: tuple[float, float], size: tuple[float, float], text: st
 
 
 def arrow(
-    axes: Axes, start: tuple[float, float], end: tuple[float, float], *, colour: str = GREY, gap: float = 0.0
+    axes: Axes,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    *,
+    colour: str = GREY,
+    gap: float = 0.0,
+    head: float = 12,
 ) -> None:
     """An arrow between two points."""
     from matplotlib.patches import FancyArrowPatch
 
     axes.add_patch(
-        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=12, lw=1.5, color=colour, shrinkA=gap,
+        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=head, lw=1.5, color=colour, shrinkA=gap,
                         shrinkB=gap, zorder=1)
     )  # fmt: skip
 
@@ -80,7 +86,7 @@ def note(axes: Axes, at: tuple[float, float], text: str) -> None:
 def dots(axes: Axes, places: list[tuple[float, float]], colours: list[str], edges: list[tuple[int, int]]) -> None:
     """A small graph."""
     for source, target in edges:
-        arrow(axes, places[source], places[target], gap=8)
+        arrow(axes, places[source], places[target], gap=10, head=8)
     for (x, y), colour in zip(places, colours, strict=True):
         axes.plot(x, y, "o", ms=11, mfc=colour, mec="white", mew=1.5, zorder=3)
 
@@ -199,9 +205,7 @@ def periods(folder: Path) -> None:
     picture, axes = canvas(8.5, 2.6)
     for at in range(4):
         x = 1.2 + 2.0 * at
-        colour = BLUE if at < 2 else GREEN
-        text = f"period {at + 1}" if at < 3 else "period 4"
-        box(axes, (x, 1.9), (1.7, 0.5), text, colour, fill="#DCEAF5" if at < 2 else "white")
+        box(axes, (x, 1.9), (1.7, 0.5), f"period {at + 1}", INK, fill="white" if at else "#DCEAF5")
     for at in range(3):
         x = 1.2 + 2.0 * at
         box(axes, (x + 1.0, 0.75), (1.05, 0.5), f"weights {at + 1}", ORANGE)
@@ -212,7 +216,7 @@ def periods(folder: Path) -> None:
     axes.text(0.35, 2.42, "blue: retrain on the period", fontsize=8.5, color=BLUE, va="center")
     axes.text(3.0, 2.42, "green: test on the next period first", fontsize=8.5, color="#00795A", va="center")
     axes.text(6.2, 2.42, "orange: weights pass on", fontsize=8.5, color="#A66A00", va="center")
-    note(axes, (4.25, 0.2), "No event is trained on before it was a test query.")
+    note(axes, (4.25, 0.2), "Period 1 is for pretraining; each later period is tested on before it is trained on.")
     save(picture, folder / "periods.png")
 
 

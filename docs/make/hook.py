@@ -33,7 +33,7 @@ PAGES = {
 }
 LINK = re.compile(r"(\[(?:[^\]\[]|\[[^\]]*\])*\])\(([^)\s#]+)(#[^)\s]*)?\)")
 # Guides beside docs/guides, in the order of the navigation.
-GUIDES = ("auditing", "serving", "scaling", "distributed", "relbench", "fidelity")
+GUIDES = ("auditing", "serving", "scaling", "distributed", "fidelity")
 
 
 def on_config(config: MkDocsConfig) -> None:

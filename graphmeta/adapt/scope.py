@@ -16,7 +16,7 @@ class Scope:
     """The weights that a task adapts, by name prefixes: ``Scope("head")`` includes ``head.project.weight``.
 
     ``Scope("")`` is every parameter. MeLU: ``Scope("head.project")``, ANIL: ``Scope("head")``, CBML: ``Scope("")``.
-    Parameters at or below a prefix in ``without`` are excluded, and those of parts that say themselves that they are
+    Parameters at or below a prefix in ``without`` are excluded, and those of parts that declare that they are
     not adapted (:class:`~graphmeta.protocols.NotAdapted`): prototypes, gates and memory keys, which identify a task,
     and the re-ranker.
     """

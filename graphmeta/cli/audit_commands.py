@@ -56,7 +56,9 @@ def audit(
         console.say(f"written: {out}/audit.html, {out}/audit.json")
     typer.echo(json.dumps(report.document(), indent=1, allow_nan=False) if printed.as_json else str(report))
     if not report.ok:
+        console.say("next: correct the faults; until then, figures of this log are not comparable")
         raise typer.Exit(1)
+    console.say("next: graphmeta bench or graphmeta fit with the same columns")
 
 
 def bench(
@@ -73,11 +75,11 @@ def bench(
     ] = 20_000,
     out: Annotated[Path | None, typer.Option("--out", help="JSON file for the results.")] = None,
 ) -> None:
-    """Compare baselines, an encoder and the default system on logs, with the shipped settings.
+    """Compare baselines and the default system on your logs.
 
-    Each log is split by time; nothing is tuned. Prints Hit and MRR with 95 % bootstrap intervals over test sessions and
-    paired t-tests between neighbouring rows. For a task relbench:DATABASE/TASK it prints MAP, of baselines and
-    context_gnn.
+    The encoder niser is compared too. Each log is split by time; all have the shipped settings, nothing is tuned.
+    Prints Hit and MRR with 95 % bootstrap intervals over test sessions and paired t-tests between neighbouring rows.
+    For a task relbench:DATABASE/TASK it prints MAP, of baselines and context_gnn.
     """
     from graphmeta.evaluation.protocol import Rules
     from graphmeta.published.bench import BenchOptions
@@ -102,6 +104,8 @@ def bench(
         console.say(f"written: {out}")
     if printed.as_json:
         typer.echo(json.dumps(document, indent=1, allow_nan=False))
+    elif not str(reading.events).startswith("relbench:"):
+        console.say("next: graphmeta fit with the same columns, --system NAME of the best row, and --out MODEL")
 
 
 def _of_task(spec: str, seed: int) -> TaskBench:

@@ -182,7 +182,7 @@ def run(
     max_support: MaxSupport = None,
     max_length: MaxLength = None,
 ) -> None:
-    """Train, evaluate and show recommendations on the bundled dataset.
+    """Train, evaluate and recommend on the bundled dataset.
 
     Prints graph statistics, training progress, a comparison with baselines, and recommendations with item names.
     """
@@ -491,9 +491,9 @@ def rollback(
         int | None, typer.Option("--to", min=0, help="Number of the version; the one before if not given.")
     ] = None,
 ) -> None:
-    """Make an earlier version of a model the current one; the last three are kept.
+    """Make an earlier version of a model the current one.
 
-    A running `serve` changes to it within seconds.
+    The last three versions are kept. A running `serve` changes to it within seconds.
     """
     from graphmeta.storage.reports import reports
     from graphmeta.storage.versions import current, pointer
@@ -521,7 +521,7 @@ def serve(folder: Model, options: ServeOptions, given: GivenModel) -> None:
 
 @app.command()
 def systems(as_json: Json = False) -> None:
-    """List all systems: name, kind, paper, equations, adapted parameters.
+    """List all systems of the catalogue.
 
     Those of the kind `next item` can be fitted; the others are for Python.
     """

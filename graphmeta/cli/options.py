@@ -161,7 +161,7 @@ class LogOptions:
     )
     several: Annotated[
         list[str] | None,
-        typer.Option("--several", help="Its column with several values per cell, as 'genre=|'; may be repeated."),
+        typer.Option("--several", help="Item or user column with several values per cell: 'genre=|'; may repeat."),
     ] = None
     inactivity_seconds: Annotated[
         float, typer.Option("--inactivity-seconds", help="Inactivity that ends a session, without --session.")

@@ -238,7 +238,10 @@ def similar(
     k: Annotated[int, typer.Option("-k", min=1, help="Number of items.")] = 10,
     as_json: Json = False,
 ) -> None:
-    """Find the items most similar to one: the cosine of the vectors that the model scores with."""
+    """Find the items most similar to one.
+
+    By the cosine of the vectors that the model scores with.
+    """
     model = given.load(folder)
     filters = filtering.of(model)
     found = model.similar(item, k, among=filters.among, exclude=filters.exclude)

@@ -18,7 +18,7 @@ from graphmeta.errors import InputError
 class ServeOptions:
     """Address, processes and limits of ``serve``."""
 
-    host: Annotated[str, typer.Option("--host", help="Address; 0.0.0.0 for all, then with a token.")] = "127.0.0.1"
+    host: Annotated[str, typer.Option("--host", help="Address; with 0.0.0.0 (all) set a token too.")] = "127.0.0.1"
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port.")] = 8000
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes; each has the model in memory.")] = 1
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads per process that call the model.")] = 1
@@ -29,7 +29,7 @@ class ServeOptions:
     ] = 1.0
     token_file: Annotated[
         Path | None,
-        typer.Option("--token-file", help="File with the bearer token; else GRAPHMETA_TOKEN; without, no token."),
+        typer.Option("--token-file", help="File with the bearer token; if not given, GRAPHMETA_TOKEN."),
     ] = None
 
 

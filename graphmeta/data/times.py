@@ -59,7 +59,7 @@ def unreadable(values: pd.Series, wrong: np.ndarray, role: str, form: str | None
         f"correct the row, or the format {form!r}"
         if form is not None
         else "use seconds since 1970 or ISO 8601 (2024-05-01T12:00:00) in every row, or name the format: "
-        "ReadOptions(time_format='%d.%m.%Y') (--time-format '%d.%m.%Y')"
+        "ReadOptions(time_format='%d.%m.%Y %H:%M') (--time-format '%d.%m.%Y %H:%M')"
     )
     bad = shown(values.iloc[int(np.argmax(wrong))])
     message = f"{place(values, wrong)}: the {role} {bad} cannot be read; {remedy}"

@@ -187,12 +187,14 @@ def known_sessions(
             top.errorbar(places, values, errors(parts, metric), fmt="o", color=colour, label=name, capsize=2, lw=1)
             values = [100 * one.metrics[metric] for one in last[name].values()]
             bottom.plot(range(len(numbers)), values, "o-", color=colour, label=name)
-        top.set(title=f"{shown(metric)}, all test sessions", xlabel="earlier sessions of the user (test sessions)")
         best = [max((own[n].metrics[metric], name) for name, own in last.items())[1] for n in numbers]
         ((who, times),) = Counter(best).most_common(1)
         when = "" if times == len(numbers) else f" {times} of {len(numbers)} times"
-        title = f"{shown(metric)}, the same {counted(samples, 'test session')}: {who} is first{when}"
-        bottom.set(title=title, xlabel="only the last n earlier sessions known (range)")
+        same = f"the same {counted(samples, 'test session')}: {who} is first{when}"
+        top.set_xlabel("earlier sessions of the user (test sessions)")
+        bottom.set_xlabel("only the last n earlier sessions known (range)")
+        for axes, which in ((top, "all test sessions"), (bottom, same)):
+            axes.set_title(f"{shown(metric)}, {which}", loc="left", color=INK, fontweight="bold", fontsize=10)
         for axes, ticks in ((top, owned), (bottom, limited)):
             axes.set(ylabel="%", xlim=(-0.5, len(ranges) - 0.5))
             axes.set_xticks(range(len(ranges)), ticks)

@@ -161,7 +161,8 @@ def train_plan(
         known = merged(split.train, split.valid)
         every = replace(split, train=known, valid=_nothing_of(split.valid))
         epochs = counted(whole.recipe.epochs or 0, "epoch")
-        say(f"refitting the base model ({first.system}) on all sessions before the test, {epochs}:")
+        which = "all sessions before the test" if split.test.num_events else "all sessions"
+        say(f"refitting the base model ({first.system}) on {which}, {epochs}:")
         base = train_stage(f"{first.system} (refitted)", whole, every, within(checkpoint, BASE_REFITTED))
         system.load_matching(base, frozen_only=True)
         system.fit_statistics(known)

@@ -38,6 +38,18 @@ class Report:
     best: bool
     metric: str | None = None
 
+    def __str__(self) -> str:
+        """One line; epochs are counted from 1, and the metrics are those of the length that chooses the epoch.
+
+        >>> print(Report(0, 3.6873, 0.14, {"hit@5": 0.2, "hit@20": 0.55, "mrr@20": 0.116}, True, "mrr@20"))
+        epoch 1   loss 3.6873   validation hit@20 0.5500, mrr@20 0.1160   0.1 s   best so far
+        """
+        length = (self.metric or "").partition("@")[2]
+        shown = [f"{name} {value:.4f}" for name, value in self.valid.items() if name.partition("@")[2] == length]
+        valid = [f"validation {', '.join(shown)}"] if shown else []
+        best = ["best so far"] if self.best and self.valid else []
+        return "   ".join([f"epoch {self.epoch + 1}", f"loss {self.loss:.4f}", *valid, f"{self.seconds:.1f} s", *best])
+
 
 @dataclass(frozen=True)
 class Checkpoint:
