@@ -193,7 +193,8 @@ class Adaptation(nn.Module):
 
         Args:
             tasks: with :attr:`~graphmeta.sampling.tasks.TaskBatch.shared` only where :meth:`shares_support`.
-            loss: the loss that the steps minimise; objective: that of the query samples, ``loss`` if not given.
+            loss: the loss that the steps minimise.
+            objective: that of the query samples, ``loss`` if not given.
             progress: the completed share of the training, for the schedules of the inner loop; scores use 1.
 
         Raises:

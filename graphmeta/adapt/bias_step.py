@@ -37,7 +37,8 @@ def has_closed_form(
     """Whether the adaptation is one plain step of the full softmax loss on the item bias of a product head alone.
 
     Args:
-        loss: that of the step; objective: that of the queries, None for ``loss`` or for scores.
+        loss: that of the step.
+        objective: that of the queries, None for ``loss`` or for scores.
     """
     head = recommender.head
     return (
@@ -66,7 +67,8 @@ def after_bias_step(
     """Losses ``[S]`` (or with ``score`` the scores ``[S, C]``) of the queries after the step.
 
     Args:
-        tasks: tasks that share support samples; second_order: whether the step is differentiated through.
+        tasks: tasks that share support samples.
+        second_order: whether the step is differentiated through.
 
     Raises:
         DivergedError: a support loss that is not finite; names task and step.

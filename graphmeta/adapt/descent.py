@@ -26,7 +26,8 @@ def updated(weight: Weight, own: Tensor, update: Update, support: Support, name:
     """``θ_k − α g_k``, and with a proximal term ``− α λ (θ_k − θ_0)``, where ``θ_0`` is the task's initial value.
 
     Args:
-        own: the weight as used in the step; name: its name, to look up θ_0.
+        own: the weight as used in the step.
+        name: its name, to look up θ_0.
     """
     rate, proximal, second_order = update.rate, update.proximal, support.second_order
     if isinstance(weight, LowRank):

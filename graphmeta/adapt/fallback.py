@@ -51,8 +51,10 @@ class Failure:
     """Why a batch fell back to the loop. It does not hold the error, whose traceback would keep the call alive.
 
     Args:
-        reason: for messages; kind: equal for errors with the same cause (place, kind and operation).
-        remedy: what to write instead; permanent: whether every batch fails in this way.
+        reason: for messages.
+        kind: equal for errors with the same cause (place, kind and operation).
+        remedy: what to write instead.
+        permanent: whether every batch fails in this way.
     """
 
     reason: str

@@ -55,7 +55,9 @@ class WeighsSupport(Protocol, metaclass=ReadsMembers):
         """The weight of each support sample in its task's mean, ``[N]``.
 
         Args:
-            task: the task of each sample ``[N]``; tasks: their number; age: in sessions ``[N]``.
+            task: the task of each sample ``[N]``.
+            tasks: their number.
+            age: in sessions ``[N]``.
         """
         ...
 

@@ -57,8 +57,9 @@ class CountedLog(nn.Module):
         """The stored events as a log whose sessions are numbered.
 
         Args:
-            items: the vocabulary; users: the ids of its users by number, if they are known. Users are else numbered by
-                ids that no file can have.
+            items: the vocabulary.
+            users: the ids of its users by number, if they are known. Users are else numbered by ids that no file can
+                have.
         """
         item, ptr, time, owner = (getattr(self, name).cpu().numpy() for name in ("item", "ptr", "time", "owner"))
         has_time, has_users = len(time) == len(item), len(owner) == len(ptr) - 1 and len(owner) > 0

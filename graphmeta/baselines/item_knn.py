@@ -81,7 +81,8 @@ def _similar_items(sessions: np.ndarray, pairs: Pairs, *, most: int, alpha: floa
     """The ``most`` items most similar to each item, and the similarities.
 
     Args:
-        sessions: of each item; pairs: in blocks of first items, ascending.
+        sessions: of each item.
+        pairs: in blocks of first items, ascending.
     """
     parts = [_similar_block(sessions, *block, most=most, alpha=alpha) for block in pairs]
     first, second, similarity = (np.concatenate(columns) for columns in zip(*parts, strict=True))

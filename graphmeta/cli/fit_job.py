@@ -88,7 +88,8 @@ def run_job(job: Job, log: EventLog | ScannedLog, *, split: Split, say: Say, bar
     test part nothing is compared, and ``recipe.refit=False`` keeps the compared model.
 
     Args:
-        say: called with each log line; bar: ``(batches, name) -> batches``, shows progress.
+        say: called with each log line.
+        bar: ``(batches, name) -> batches``, shows progress.
     """
     request = request_of(job.plan, split)
     new = None if job.catalogue is None else job.catalogue.new_to(split.train.items)

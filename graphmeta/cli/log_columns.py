@@ -69,7 +69,9 @@ def entities(
     """The table of items or users in a file, if there is one; errors name the file.
 
     Args:
-        key: its column of ids; columns: its other columns; options: of reading it.
+        key: its column of ids.
+        columns: its other columns.
+        options: of reading it.
     """
     if file is None:
         if columns != ItemColumns():

@@ -21,7 +21,8 @@ def with_new_items(
     """The systems with the items of a catalogue that have no training event, if both can rank these; else unchanged.
 
     Args:
-        base: another system that is compared with it, if any; say: called with a line on the new items.
+        base: another system that is compared with it, if any.
+        say: called with a line on the new items.
     """
     them = f"{counted(len(new), 'item')} of the item file without training events"
     try:

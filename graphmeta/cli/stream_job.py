@@ -43,8 +43,10 @@ class StreamJob:
 
     Args:
         base: the system that retraining strategies wrap.
-        period: length of a period, see :func:`edges_of`; first: number of pretraining periods.
-        epochs: of pretraining; negatives: sampled per test click.
+        period: length of a period, see :func:`edges_of`.
+        first: number of pretraining periods.
+        epochs: of pretraining.
+        negatives: sampled per test click.
     """
 
     systems: tuple[str, ...]

@@ -17,7 +17,8 @@ def question_column(name: str, column: Column) -> None:
     """Warn about categories that are none: nearly one value per row, or several values joined by ``|``.
 
     Args:
-        name: of the column; column: other types than categories pass.
+        name: of the column.
+        column: other types than categories pass.
     """
     if not isinstance(column, Categorical):
         return

@@ -84,8 +84,8 @@ class CrossDomain:
         """Sample the cold and the linking users among the users in both domains.
 
         Args:
-            cold: the share of common users who are cold in the target domain; valid: the share of these used for
-                validation, the rest for the test.
+            cold: the share of common users who are cold in the target domain.
+            valid: the share of these used for validation, the rest for the test.
             linking: the share of the other common users that is kept (η); the rest is excluded from both domains.
 
         Raises:
@@ -249,7 +249,9 @@ def read_texts(cut: CrossDomain, *, length: int = 500, size: int = 20_000, min_c
     """Vocabulary and documents of the training reviews, in the order of the graph's edges.
 
     Args:
-        length: words per document; size: vocabulary size; min_count: minimum document frequency of a word.
+        length: words per document.
+        size: vocabulary size.
+        min_count: minimum document frequency of a word.
         seed: for sampling the auxiliary reviews, see :func:`auxiliary_reviews`.
     """
     graph = review_graph(cut)

@@ -181,7 +181,8 @@ def no_weight(values: pd.Series, names: pd.Series, wrong: np.ndarray, weights: I
     """The error for actions without a weight, a mask over the values.
 
     Args:
-        names: the values as text; weights: the actions that have one.
+        names: the values as text.
+        weights: the actions that have one.
     """
     message = (
         f"{place(values, wrong)}: the action {shown(names.iloc[int(np.argmax(wrong))])} has no weight "

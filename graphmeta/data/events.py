@@ -85,7 +85,8 @@ class EventLog:
             user: a session belongs to the user of its first event; an empty cell is an unknown user.
             value: a number for each event (a rating, an amount), or
                 :class:`~graphmeta.data.read_options.ActionWeights`.
-            items: item attributes, see :meth:`EntityTable.read`; users: the same for users.
+            items: item attributes, see :meth:`EntityTable.read`.
+            users: the same for users.
 
         Raises:
             InputError: a missing file, column or value, unreadable times, ids of mixed types, a session of two
@@ -385,7 +386,9 @@ def _with_users(log: EventLog, user: np.ndarray, names: np.ndarray, rows: np.nda
     """The log with the user of each session.
 
     Args:
-        user: of each event, -1 if unknown; names: their ids; rows: the source row of each event, for the error.
+        user: of each event, -1 if unknown.
+        names: their ids.
+        rows: the source row of each event, for the error.
     """
     of_session = user[log.ptr[:-1]].astype(np.int64)  # of its first event, so that later events do not affect it
     named = np.full(log.num_sessions, -1, dtype=np.int64)

@@ -138,8 +138,9 @@ class ActionWeights:
     """The value of each event by its action, such as ``ActionWeights("event", {"view": 1, "purchase": 5})``.
 
     Args:
-        column: of actions; weights: a finite number for each action. An action without a weight is an error: select
-            rows with :class:`ReadOptions` (``where``) to leave actions out.
+        column: of actions.
+        weights: a finite number for each action. An action without a weight is an error: select rows with
+            :class:`ReadOptions` (``where``) to leave actions out.
 
     Raises:
         InputError: no weights, or one that is not a finite number.

@@ -30,7 +30,8 @@ def to_relbench(log: EventLog, folder: str | Path, *, days: float = 7.0, k: int 
     items and users have no time. Times are rounded to microseconds.
 
     Args:
-        days: length of the task's window; k: of its MAP.
+        days: length of the task's window.
+        k: of its MAP.
 
     Raises:
         InputError: a log without users or times, shorter than five windows, or pyarrow is not installed.

@@ -94,7 +94,9 @@ def question_clock(session: np.ndarray, times: np.ndarray, rows: np.ndarray) -> 
     daylight saving time, in a file whose sessions are otherwise in time order.
 
     Args:
-        session: of each event, in the order of the file; times: in seconds; rows: row numbers from 0.
+        session: of each event, in the order of the file.
+        times: in seconds.
+        rows: row numbers from 0.
     """
     codes = pd.factorize(session)[0]
     order = np.argsort(codes, kind="stable")

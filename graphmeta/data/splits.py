@@ -138,7 +138,8 @@ def split_by_user(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed:
     All users stay in the user table of each part, so that attributes of new users can be used.
 
     Args:
-        test, valid: shares of the users; seed: of the sample.
+        test, valid: shares of the users.
+        seed: of the sample.
 
     Raises:
         InputError: a log without users, or with too few.
@@ -165,7 +166,8 @@ def split_by_item(log: EventLog, *, test: float = 0.1, valid: float = 0.1, seed:
     session is in two parts. With long sessions, few have no new item; use smaller shares then.
 
     Args:
-        test, valid: shares of the items; seed: of the sample.
+        test, valid: shares of the items.
+        seed: of the sample.
 
     Raises:
         InputError: a part without sessions.

@@ -142,8 +142,11 @@ def synthetic_reviews(
     half of them in words that film reviews do not use; the rest is unpredictable.
 
     Args:
-        common: users with reviews in both domains; alone: users in each domain only; items: of each domain.
-        each: reviews per user and domain; noise: standard deviation of ε.
+        common: users with reviews in both domains.
+        alone: users in each domain only.
+        items: of each domain.
+        each: reviews per user and domain.
+        noise: standard deviation of ε.
     """
     random = np.random.default_rng(seed)
     rows = [{**_SHARED, **own} for own in _OWN]

@@ -174,7 +174,8 @@ def amazon_histories(name: str, folder: Path | None = None) -> EventLog:
     header. Times have a resolution of one day; reviews of the same day keep the order of the files.
 
     Args:
-        name: of the category's folder, e.g. ``Beauty``; folder: parent of ``amazon``, GRAPHMETA_DATA if not given.
+        name: of the category's folder, e.g. ``Beauty``.
+        folder: parent of ``amazon``, GRAPHMETA_DATA if not given.
 
     Raises:
         InputError: a missing or malformed file.

@@ -64,7 +64,8 @@ class ColdStart:
 
     Args:
         log: all ratings; a session is a user.
-        users: which sessions are new users; items: which items are new.
+        users: which sessions are new users.
+        items: which items are new.
         held_out: ratings by warm users of warm items that are not in training, ``[N]`` bool.
         queries: how the ratings of a user are split into support and query.
 
@@ -135,7 +136,8 @@ def cold_start(
     """Split a log into training and scenarios, with held-out ratings of some warm users for the warm-warm scenario.
 
     Args:
-        users: which sessions are new users; items: which items are new.
+        users: which sessions are new users.
+        items: which items are new.
         share: the share of warm users with held-out ratings, as many as a task has queries; only users with enough
             other ratings for a training task are chosen.
         queries: how the ratings of a user are split into support and query.

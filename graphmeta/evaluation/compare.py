@@ -73,7 +73,8 @@ def compare(
 
     Args:
         queries: with their users' earlier sessions, if they have users.
-        past: the training log, for the slices by item frequency; models: see :func:`baselines`.
+        past: the training log, for the slices by item frequency.
+        models: see :func:`baselines`.
         base: a system without adaptation, trained as such.
         bar: ``(batches, name) -> batches``, shows progress.
 
@@ -180,7 +181,8 @@ def by_known_sessions(
     The queries are the same for all numbers, so that the curve shows what a session more adds, and not who has many.
 
     Args:
-        models: those that read users' earlier sessions, by name; queries: with the earlier sessions.
+        models: those that read users' earlier sessions, by name.
+        queries: with the earlier sessions.
         ks: lengths of the lists; if not given the longest of :func:`compare`, 20, or less for a small catalogue.
 
     Raises:

@@ -19,7 +19,8 @@ def check_metrics(metrics: Any, taken: Collection[str], *, of: str = "ranks") ->
     """Check that custom metrics have names of their own.
 
     Args:
-        taken: names of the other metrics; of: what the functions get, for the message.
+        taken: names of the other metrics.
+        of: what the functions get, for the message.
 
     Raises:
         InputError: metrics that are not a mapping, or have a name that is in use.

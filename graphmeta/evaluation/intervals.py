@@ -54,9 +54,11 @@ def bootstrap_interval(
     """The mean of one value per session with its percentile bootstrap interval over sessions.
 
     Args:
-        values: ``[S]``, such as the reciprocal rank of each session; weights: ``[S]``, for several queries per session:
-            their number, where the value is their mean (:func:`per_session`). Sessions are resampled as a whole, as
-            their queries are not independent. level: of the interval; seed: of the resamples.
+        values: ``[S]``, such as the reciprocal rank of each session.
+        weights: ``[S]``, for several queries per session: their number, where the value is their mean
+            (:func:`per_session`). Sessions are resampled as a whole, as their queries are not independent. level: of
+            the interval.
+        seed: of the resamples.
 
     Raises:
         InputError: no session, weights that are not positive, or scipy is not installed.

@@ -153,7 +153,8 @@ def list_ndcg(scores: Tensor, gains: Tensor, ptr: Tensor, k: int) -> Tensor:
     better than a number. A list without any gain counts as 1.
 
     Args:
-        gains: the gain of each entry, e.g. ``2^rating − 1``; ptr: list l has the entries ``ptr[l]:ptr[l + 1]``.
+        gains: the gain of each entry, e.g. ``2^rating − 1``.
+        ptr: list l has the entries ``ptr[l]:ptr[l + 1]``.
 
     Shapes: scores, gains ``[N]``, ptr ``[L + 1]`` -> ``[L]`` float64.
 

@@ -124,7 +124,8 @@ def evaluate_next_basket(
             the target, those before it are known.
         history: a log or split with further sessions of the users; only sessions that ended before the target session
             began are read, and those the model stores are read too.
-        batch_size: users scored at once; progress: wraps the batches, e.g. ``tqdm``.
+        batch_size: users scored at once.
+        progress: wraps the batches, e.g. ``tqdm``.
         steps, max_support: for a system that adapts, see :meth:`System.scores <graphmeta.system.System.scores>`.
 
     Raises:

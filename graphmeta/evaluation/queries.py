@@ -90,7 +90,8 @@ def with_history(model: Scorer, samples: Samples, log: EventLog, *known: EventLo
     """The samples of a log with their users' earlier sessions, if the model reads these and the log has users.
 
     Args:
-        log: the log of the samples, whose sessions are known too; known: logs or splits with further sessions.
+        log: the log of the samples, whose sessions are known too.
+        known: logs or splits with further sessions.
     """
     if not reads_history(model) or log.users is None:
         return samples

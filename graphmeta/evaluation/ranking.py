@@ -67,7 +67,8 @@ def evaluate(
         support: training events of each item ``[num_items]``, for the slices by item frequency.
         history: for a model that reads users' earlier sessions, a log or split that has them; only sessions that ended
             before a question's session began are read. The model's own histories and the test log are read too.
-        batch_size: samples scored at once; progress: wraps the batches, e.g. ``tqdm``.
+        batch_size: samples scored at once.
+        progress: wraps the batches, e.g. ``tqdm``.
         steps, max_support: for a system that adapts, see :meth:`System.scores <graphmeta.system.System.scores>`.
 
     Warns:

@@ -96,7 +96,8 @@ def recommend_file(
     Args:
         sessions: the file; a path if the model was fitted by ``graphmeta fit`` and it has the same columns.
         out: ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` (a row group per part).
-        history: a log with the users' earlier sessions; bar: shows progress, ``(parts, name) -> parts``.
+        history: a log with the users' earlier sessions.
+        bar: shows progress, ``(parts, name) -> parts``.
         among, exclude, exclude_seen, steps, max_support: as in
             :meth:`System.recommend <graphmeta.system.System.recommend>`.
 

@@ -32,7 +32,8 @@ class SessionFile:
     Clicks are put in the order of time, without ``time`` in that of the file.
 
     Args:
-        session, item, time, user: the columns, as in :meth:`EventLog.read`; options: how the file is parsed.
+        session, item, time, user: the columns, as in :meth:`EventLog.read`.
+        options: how the file is parsed.
     """
 
     path: str | Path

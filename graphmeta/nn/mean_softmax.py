@@ -41,7 +41,8 @@ def mean_softmax(
     Differentiable once.
 
     Args:
-        pairs: the samples of each group; groups: their number, some of which may have none.
+        pairs: the samples of each group.
+        groups: their number, some of which may have none.
 
     Shapes: query ``[S, D]``, vectors ``[C, D]``, weight ``[N]``, bias ``[C]`` -> ``[groups, C]``.
     """

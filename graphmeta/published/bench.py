@@ -111,9 +111,11 @@ class BenchOptions:
     """Split and size of a bench.
 
     Args:
-        rules: see :class:`~graphmeta.evaluation.protocol.Rules`; seed: of training and resamples.
+        rules: see :class:`~graphmeta.evaluation.protocol.Rules`.
+        seed: of training and resamples.
         most: test sessions, evenly spaced over the test part; None for all.
-        width: of item vectors; device: see :func:`~graphmeta.training.devices.device_of`.
+        width: of item vectors.
+        device: see :func:`~graphmeta.training.devices.device_of`.
     """
 
     rules: Rules = Rules()
@@ -131,7 +133,9 @@ def bench(log: EventLog, name: str, *, options: BenchOptions = BenchOptions(), s
     chosen on the test sessions.
 
     Args:
-        name: of the log; say: called with each log line; bar: ``(batches, name) -> batches``, shows progress.
+        name: of the log.
+        say: called with each log line.
+        bar: ``(batches, name) -> batches``, shows progress.
 
     Raises:
         InputError: a log that is too small to split, or scipy is not installed.

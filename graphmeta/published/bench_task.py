@@ -69,8 +69,11 @@ def bench_task(task: RecommendationTask, name: str, *, seed: int = 0, width: int
     Nothing is chosen on the test labels; all settings are the shipped ones, for next baskets (``empty`` 1).
 
     Args:
-        name: of the task, for display; seed: of training and resamples; width: of item vectors.
-        say: called with each log line; bar: ``(batches, name) -> batches``, shows progress.
+        name: of the task, for display.
+        seed: of training and resamples.
+        width: of item vectors.
+        say: called with each log line.
+        bar: ``(batches, name) -> batches``, shows progress.
 
     Raises:
         InputError: scipy is not installed.

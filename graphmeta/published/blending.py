@@ -64,7 +64,8 @@ def choose_blend(system: System, valid: EventLog, log: EventLog) -> Blended | No
     alone is clearly behind. If all are clearly behind, the least so is taken.
 
     Args:
-        system: trained, with the statistics of ``log``; valid: sessions after those of the log, not trained on.
+        system: trained, with the statistics of ``log``.
+        valid: sessions after those of the log, not trained on.
 
     Returns:
         None for a system without a blend, or without validation queries.

@@ -37,8 +37,9 @@ class Counting(System):
     Args:
         baseline: makes the baseline from a log, see :mod:`graphmeta.baselines`. Its scores exclude the items of the
             session if no session of the log repeats an item (:func:`~graphmeta.baselines.match_repeats`).
-        items: the vocabulary; reads_users: whether the baseline reads users' earlier sessions; keeps: what it reads of
-            the counted sessions beside their items, "times" or "owners".
+        items: the vocabulary.
+        reads_users: whether the baseline reads users' earlier sessions.
+        keeps: what it reads of the counted sessions beside their items, "times" or "owners".
     """
 
     shared_with_twins = (*System.shared_with_twins, "baseline")

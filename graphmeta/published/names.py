@@ -42,7 +42,8 @@ def rating_model(
     """List the decorated function as a cross-domain rating model of its name.
 
     Args:
-        paper, equations: its source; variants: paper and arguments of its variants, by their names.
+        paper, equations: its source.
+        variants: paper and arguments of its variants, by their names.
     """
 
     def register(function: Function) -> Function:

@@ -194,7 +194,9 @@ def published(
     it); loading it requires ``build=``.
 
     Args:
-        paper, equations: the source; adapts: what a task adapts, in words; about: see :class:`Published`.
+        paper, equations: the source.
+        adapts: what a task adapts, in words.
+        about: see :class:`Published`.
 
     Raises:
         InputError: (when the function is called) an argument of the wrong type.

@@ -123,7 +123,8 @@ def train_plan(
     epochs as were best at first (stacked generalisation: Wolpert 1992).
 
     Args:
-        say: called with each log line; bar: ``(batches, name) -> batches``, shows progress.
+        say: called with each log line.
+        bar: ``(batches, name) -> batches``, shows progress.
         on_epoch: called with the name of the training, as in ``histories``, and the report of each epoch.
         recipes: complete recipes of systems by name, instead of those of the plan.
         blend: the baseline to blend in, see :mod:`graphmeta.published.blending`; if not given, it is chosen on the

@@ -40,7 +40,8 @@ class TransferWrapper(nn.Module):
     """A recommender whose tables are ``f_Θ(old, own)``; both steps compute their losses through it.
 
     Args:
-        old: the tables of the last period, by name; nets: the transfer network of each.
+        old: the tables of the last period, by name.
+        nets: the transfer network of each.
         penalty: λ of ``½ λ Σ ŵ²`` over the rows in a batch, while Ŵ is trained.
     """
 
@@ -161,17 +162,19 @@ class Transfer:
     then step 2; as Ŵ_t had its first step 1 in period t, it omits the last steps 1 and 2 of the online one.
 
     Args:
-        tables: prefixes of the names of transferred tables, as a :class:`~graphmeta.adapt.scope.Scope` takes them;
-            tuned: of other weights that step 1 trains. All others keep their pretrained values.
+        tables: prefixes of the names of transferred tables, as a :class:`~graphmeta.adapt.scope.Scope` takes them.
+        tuned: of other weights that step 1 trains. All others keep their pretrained values.
         net: builds the transfer network of a table from its width.
-        rounds: steps 2 and 1 per period; epochs: of each step.
+        rounds: steps 2 and 1 per period.
+        epochs: of each step.
         offline: number of first periods that use the offline algorithm.
         warm_up: epochs of step 2 before the stream, on the data before it, with ``Ŵ = W``. With periods of a few
             thousand events, a randomly initialised Θ learns only item popularity; the warm-up first teaches it to
             preserve rows.
         restart_from: step 1 starts at Ŵ (``Retrained()``), or at the transferred table (``Transferred()``), as the
             public code does.
-        weights, theta: the optimisers of Ŵ and Θ; batch_sizes: of steps 1 and 2.
+        weights, theta: the optimisers of Ŵ and Θ.
+        batch_sizes: of steps 1 and 2.
         penalty: λ_1, on the rows in a batch; that on Θ is the optimiser's.
 
     Adam's moments of Ŵ and Θ persist within a period; between periods only weights are kept. Rows of users and items

@@ -23,7 +23,8 @@ class TransferNet(nn.Module):
     dimension; zero rows are allowed.
 
     Args:
-        filters: rows of F¹ and F²; hidden: width of the layer before the last.
+        filters: rows of F¹ and F².
+        hidden: width of the layer before the last.
         detach_dot: no gradient through the third row.
         residual: ``w' = ŵ + …`` with a last layer initialised to zero: untrained, it equals fine-tuning.
 

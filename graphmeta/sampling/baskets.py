@@ -18,7 +18,8 @@ def leave_one_out(log: EventLog, *, per_session: int = 4, max_length: int = 50, 
     For sessions whose clicks have no order, see :func:`is_unordered`.
 
     Args:
-        max_length: a context keeps its last clicks; seed: of the choice.
+        max_length: a context keeps its last clicks.
+        seed: of the choice.
     """
     check_log("leave_one_out", log)
     chosen = _some_clicks(log, np.flatnonzero(log.lengths[log.session] >= 2), per_session=per_session, seed=seed)

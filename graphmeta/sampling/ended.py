@@ -36,7 +36,9 @@ class RankedLists:
     """Values of groups, each with the rank of the session that it comes from; sorted by group, then by rank.
 
     Args:
-        group, rank, value: ``[N]``; groups: their number; ranks: number of ranks.
+        group, rank, value: ``[N]``.
+        groups: their number.
+        ranks: number of ranks.
     """
 
     def __init__(self, group: np.ndarray, rank: np.ndarray, value: np.ndarray, *, groups: int, ranks: int) -> None:

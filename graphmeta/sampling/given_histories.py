@@ -34,7 +34,8 @@ def given_earlier(
     Args:
         history: a log that has the users' sessions, or for each request a list of sessions of item ids, oldest first;
             if not given, ``kept`` is looked up.
-        users: their original ids; kept: the histories that a system holds.
+        users: their original ids.
+        kept: the histories that a system holds.
         times: of the clicks of each request, in seconds: only sessions that ended before the first are read. If not
             given, or if the histories have no times, a request is made at their end.
 

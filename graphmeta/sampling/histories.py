@@ -67,7 +67,8 @@ def users_last_clicks(log: EventLog, *, min_length: int = 3, max_length: int = 5
     session.
 
     Args:
-        min_length: clicks of a user; max_length: only the last ``max_length`` clicks are read.
+        min_length: clicks of a user.
+        max_length: only the last ``max_length`` clicks are read.
     """
     whole = log if log.session_user is None else sessions_by_user(log)
     return last_clicks(whole, min_length=min_length, max_length=max_length)

@@ -23,9 +23,10 @@ class Neighbourhood:
     """What an encoder reads of the graph around a session, see :class:`~graphmeta.sampling.subgraph.SubgraphSampler`.
 
     Args:
-        history: the user's latest earlier sessions, with their items; follows: the most frequent followers of each
-            clicked item; attributes: whether items and users have their attribute nodes, or the names of the item
-            columns that have; unknown: whether an item or user without a value has a node of its own, of value 0.
+        history: the user's latest earlier sessions, with their items.
+        follows: the most frequent followers of each clicked item.
+        attributes: whether items and users have their attribute nodes, or the names of the item columns that have.
+        unknown: whether an item or user without a value has a node of its own, of value 0.
 
     Raises:
         InputError: a number below 0.
@@ -85,7 +86,8 @@ class Subgraph:
         """Nodes of the values of an attribute, one for each distinct value of a sample, and edges from their owners.
 
         Args:
-            owner: items or users; unknown: add a node of value 0 for each of them without a value.
+            owner: items or users.
+            unknown: add a node of value 0 for each of them without a value.
         """
         node, begin = owner.columns["n_id"], attribute.ptr[owner.columns["n_id"]]
         size = np.where(node >= 0, attribute.ptr[node + 1] - begin, 0)

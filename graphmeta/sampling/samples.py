@@ -92,7 +92,8 @@ class Samples:
         """Check that the samples have the item indices of a model.
 
         Args:
-            items: the model's table; size: its number of items, which bounds the indices if either table is unknown.
+            items: the model's table.
+            size: its number of items, which bounds the indices if either table is unknown.
 
         Raises:
             InputError: samples of another vocabulary, or an index that is not below ``size``.
@@ -198,7 +199,8 @@ def sessions_without_target(
     """Samples without a target, for recommending. Sessions are arrays of item indices.
 
     Args:
-        times: seconds of each click, shaped as ``sessions``; users: ``[S]`` user indices, -1 if unknown.
+        times: seconds of each click, shaped as ``sessions``.
+        users: ``[S]`` user indices, -1 if unknown.
     """
     ptr = np.concatenate([[0], np.cumsum([len(s) for s in sessions])]).astype(np.int64)
     item = np.concatenate([*sessions, np.zeros(0, np.int64)]).astype(np.int64)

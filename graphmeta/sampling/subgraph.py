@@ -55,9 +55,10 @@ class SubgraphSampler:
 
     Args:
         source: the log, or its graph; pass the training log.
-        history: number of earlier sessions; follows: number of followers of an item.
-        attributes: all of items and users, or the names of item columns; unknown: whether an item or user without a
-            value has a row of its own, of value 0, instead of none.
+        history: number of earlier sessions.
+        follows: number of followers of an item.
+        attributes: all of items and users, or the names of item columns.
+        unknown: whether an item or user without a value has a row of its own, of value 0, instead of none.
 
     Raises:
         InputError: a history without users in the log, an attribute that it does not have, or numbers below 0.

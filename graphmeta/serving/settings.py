@@ -21,12 +21,16 @@ class Settings:
     """Settings of one worker process.
 
     Args:
-        model: the model folder; source: what the model reads beside it.
+        model: the model folder.
+        source: what the model reads beside it.
         token_file: a file with the bearer token; without, that of the variable GRAPHMETA_TOKEN, or none.
         counters: the folder in which the worker processes share their counters.
         reload_every: seconds after which the model's pointer is read again.
-        max_body: bytes of a request; max_depth: nested lists and objects in its JSON; max_batch: queries per request;
-            max_clicks: item ids of a query, its history included; max_id: characters of an id.
+        max_body: bytes of a request.
+        max_depth: nested lists and objects in its JSON.
+        max_batch: queries per request.
+        max_clicks: item ids of a query, its history included.
+        max_id: characters of an id.
     """
 
     model: str

@@ -20,8 +20,9 @@ class Mixture:
     """Which clicks of a :func:`fake_log` leave the ring, as shares of all clicks.
 
     Args:
-        random: on an item by popularity, which falls as 1 / rank; repeats: on an item of the session again; favourites:
-            on one of five items of the session's user, the same in all of the user's sessions.
+        random: on an item by popularity, which falls as 1 / rank.
+        repeats: on an item of the session again.
+        favourites: on one of five items of the session's user, the same in all of the user's sessions.
         users: number of users; 0 for a log without users.
     """
 

@@ -27,7 +27,8 @@ class Stage:
     """One stage of a training.
 
     Args:
-        weights: the module that is trained; count: number of training rows.
+        weights: the module that is trained.
+        count: number of training rows.
         losses: row indices -> their losses ``[B]``.
         valid: the validation metrics to choose the epoch by; lower is better if the first is an error.
     """

@@ -31,7 +31,8 @@ class Amortised(nn.Module):
     The last layers start at zero, so that at first only the counts c add to the scores.
 
     Args:
-        items: width of an item vector; hidden: of h.
+        items: width of an item vector.
+        hidden: of h.
 
     Source: Lin et al. 2021, TaNP (set encoder of the support, FiLM on the decoder); the counts are a pointer to the
     user's own items. Differs: deterministic, without the latent Gaussian and its KL term, and without the clusters.

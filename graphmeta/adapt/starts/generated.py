@@ -21,7 +21,8 @@ class Generated(nn.Module):
     shared value of the parameter is not used, and need not have a gradient.
 
     Args:
-        name: of the parameter; generator: ``[T, D'] -> [T, …]``, as many numbers as the parameter has.
+        name: of the parameter.
+        generator: ``[T, D'] -> [T, …]``, as many numbers as the parameter has.
 
     Source: MetaCF (Peng et al. 2021), eqs 9–10.
     """

@@ -72,7 +72,8 @@ class UserMemoryStart(nn.Module):
         scope: φ_u, the parameters whose start is personal.
         layer: name of the :class:`~graphmeta.nn.conditioning.memory.SlotLayer`.
         profiles: M_P; the profile is the recommender's summary.
-        bias_scale: τ; momentum: β, of M_U's moving average, see :class:`~graphmeta.nn.conditioning.memory.Slots`.
+        bias_scale: τ.
+        momentum: β, of M_U's moving average, see :class:`~graphmeta.nn.conditioning.memory.Slots`.
 
     Source: MAMO (Dong et al. 2020). Differs: M_U is initialised to zeros; gradients are not clipped.
     """

@@ -170,7 +170,8 @@ def _question_clock(db: Database, rows: str, starts: str, raw: RawRows, owners: 
     """The warning of :func:`~graphmeta.data.row_checks.question_clock`.
 
     Args:
-        rows: the query of session, row and time of each event; owners: see :class:`Tables`.
+        rows: the query of session, row and time of each event.
+        owners: see :class:`Tables`.
     """
     steps = (
         f"SELECT o, row, lag(t) OVER own AS before, t - lag(t) OVER own AS step, min(row) OVER (PARTITION BY "

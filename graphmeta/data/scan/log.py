@@ -201,7 +201,8 @@ def scan(
     """See :meth:`EventLog.scan <graphmeta.data.events.EventLog.scan>`.
 
     Args:
-        make: builds the in-memory log; tables: attributes of items and of users.
+        make: builds the in-memory log.
+        tables: attributes of items and of users.
     """
     listed = isinstance(source, list | tuple)
     table = table_of(source[0] if listed else source)  # pyright: ignore[reportArgumentType]

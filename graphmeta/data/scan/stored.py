@@ -29,9 +29,12 @@ class StoredLog:
     """A log whose events are in a DuckDB file, see :class:`~graphmeta.data.scan.log.ScannedLog`.
 
     Args:
-        db: the database; tables: see :class:`~graphmeta.data.scan.assembly.Tables`.
-        items, users: the tables of the log; item_of, user_of: the index of each code there, -1 for none.
-        memory: bytes that a shard may take; make: builds the in-memory log of arrays.
+        db: the database.
+        tables: see :class:`~graphmeta.data.scan.assembly.Tables`.
+        items, users: the tables of the log.
+        item_of, user_of: the index of each code there, -1 for none.
+        memory: bytes that a shard may take.
+        make: builds the in-memory log of arrays.
     """
 
     db: Database

@@ -58,7 +58,8 @@ def seconds_of(db: Database, table: str, kind: str, form: str | None) -> Seconds
     """How the column ``time`` of a table is read; no value is missing.
 
     Args:
-        kind: its type in SQL; form: see :class:`~graphmeta.data.read_options.ReadOptions`.
+        kind: its type in SQL.
+        form: see :class:`~graphmeta.data.read_options.ReadOptions`.
     """
     if kind in DATED:
         clock = kind not in _WITH_OFFSET and (kind != "DATE" or form is None)

@@ -129,7 +129,8 @@ def order_matters(
     """The shuffle test: MRR with the contexts as they are, in random order, and with the last click alone.
 
     Args:
-        model: STAN, fitted to the training part, if not given; name: for the text.
+        model: STAN, fitted to the training part, if not given.
+        name: for the text.
     """
     train, test = parts["train"], parts.get("test")
     if not isinstance(train, EventLog) or not isinstance(test, EventLog):

@@ -22,7 +22,8 @@ class LabelledSessions:
     """Contexts with their targets, as a training script made them: item ids of any kind.
 
     Args:
-        contexts: the clicks of each sample, oldest first; targets: one item each.
+        contexts: the clicks of each sample, oldest first.
+        targets: one item each.
         session: the id of the session that each sample was made of; without it, fewer checks can be made.
     """
 

@@ -28,7 +28,8 @@ class Probe:
     """A model under test: its scores of samples as float64 on the CPU.
 
     Args:
-        model: a :class:`~graphmeta.protocols.Scorer`, or a function of lists of item numbers; num_items: that it ranks.
+        model: a :class:`~graphmeta.protocols.Scorer`, or a function of lists of item numbers.
+        num_items: that it ranks.
     """
 
     model: Any

@@ -67,7 +67,8 @@ class SampleGated(Clustered):
     Memory is samples times weights.
 
     Args:
-        gate: gates without weights, of the width of their input; part: the entries of x that they read.
+        gate: gates without weights, of the width of their input.
+        part: the entries of x that they read.
     """
 
     not_adapted = ("gate",)  # it identifies a task
@@ -91,7 +92,8 @@ class Assignment:
 
     Args:
         vectors: the user vectors that were clustered, ``[S, width]``.
-        membership: ``[S, K]``, rows sum to 1; errors: the reconstruction errors ε, ``[S, K]``.
+        membership: ``[S, K]``, rows sum to 1.
+        errors: the reconstruction errors ε, ``[S, K]``.
     """
 
     vectors: Tensor
@@ -140,7 +142,9 @@ class Autoencoders(nn.Module):
     ``Σ_k p_k Enc_k(x)``. AE_k is width → hidden → code → hidden → width with ReLU inside.
 
     Args:
-        code: width of the code; clusters: K; temperature: τ.
+        code: width of the code.
+        clusters: K.
+        temperature: τ.
 
     Shapes: ``[S, width] -> [S, code]``.
     Source: K-autoencoders (Opochinsky et al. 2020) for the membership by error; the soft form is ours.

@@ -22,7 +22,8 @@ class Slots(nn.Module):
     Nothing else changes the slots; reading does not.
 
     Args:
-        begin: initial slots, ``[K, *shape]``; rate: of the moving average.
+        begin: initial slots, ``[K, *shape]``.
+        rate: of the moving average.
 
     Source: MAMO (Dong et al. 2020), whose code has ``M_k ← rate · a_k x_t + (1 − rate) M_k``.
     Differs: that form decays every slot by the rate even if little is written (a_k < 1), so with K slots the memory
@@ -88,7 +89,9 @@ class Profiles(Slots):
     """Addresses slots by profile similarity: ``a = softmax(FC cos(p, M))`` for a profile p and stored profiles M.
 
     Args:
-        width: of a profile; slots: K; rate: α of the moving average, see :class:`Slots`.
+        width: of a profile.
+        slots: K.
+        rate: α of the moving average, see :class:`Slots`.
 
     Source: MAMO (Dong et al. 2020), its profile memory. Differs: the public code creates a new random FC at each read;
     here it is one trained layer, initialised to five times the identity, so that users address the most similar slots.
@@ -114,7 +117,9 @@ class SlotLayer(Slots):
     initialised near the identity, each with its own noise.
 
     Args:
-        width: of x and the result; slots: K; rate: γ of the moving average, see :class:`Slots`.
+        width: of x and the result.
+        slots: K.
+        rate: γ of the moving average, see :class:`Slots`.
 
     Shapes: x ``[…, width] -> […, width]``; slots ``[K, width, width]``.
     """

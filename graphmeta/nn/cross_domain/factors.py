@@ -64,7 +64,8 @@ class SimilarityFactors(Factors):
     """Factors with a similarity regulariser: ``+ α Σ_w s_{u,w} ‖u_u − u_w‖²``, where s sums to 1 over w.
 
     Args:
-        similarity: ``s [U, U]``; pull: α.
+        similarity: ``s [U, U]``.
+        pull: α.
     """
 
     similarity: Tensor
@@ -92,7 +93,8 @@ class Autoencoder(nn.Module):
     In training, a share of the ratings is hidden from the encoder (masking noise).
 
     Args:
-        inputs: ratings per row; side: width of the side information, 0 for none.
+        inputs: ratings per row.
+        side: width of the side information, 0 for none.
 
     Source: RC-DFM's (additional) stacked denoising autoencoder.
     """
@@ -117,7 +119,8 @@ class DenoisingFactors(nn.Module):
     term of the codes.
 
     Args:
-        ratings: ``[U, I]`` minus the mean, 0 where unrated; rated: mask of rated cells.
+        ratings: ``[U, I]`` minus the mean, 0 where unrated.
+        rated: mask of rated cells.
         side: side information of users and of items, modules ``[N] -> [N, side_width]``.
 
     Source: Fu et al. 2019 (RC-DFM). Differs: a user's code has a coordinate for the user bias, as all vectors here.
@@ -175,7 +178,8 @@ class Mapping(nn.Module):
     """One mapping for all users, learned on users with vectors in both domains: ``min ‖f(u^s) − u^t‖²``.
 
     Args:
-        layers: ``[N, D] -> [N, D]``; learners: the training users.
+        layers: ``[N, D] -> [N, D]``.
+        learners: the training users.
 
     Source: Man et al. 2017 (EMCDR).
     """
@@ -202,7 +206,9 @@ class PersonalMapping(nn.Module):
     ``f_u`` is a tanh layer and a linear one; all users' mappings are stacked and trained at once.
 
     Args:
-        learners: the new users; near: linking users of each ``[N, neighbours]``; weight: their ``s``, not all 0.
+        learners: the new users.
+        near: linking users of each ``[N, neighbours]``.
+        weight: their ``s``, not all 0.
 
     Source: Wang et al. 2018 (CDLFM).
     """

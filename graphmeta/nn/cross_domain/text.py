@@ -14,7 +14,8 @@ class WordVectors(nn.Module):
     """An embedding per word, 0 for padding; trained unless ``frozen``.
 
     Args:
-        words: vocabulary size; width: of a vector, if none are given.
+        words: vocabulary size.
+        width: of a vector, if none are given.
         vectors: initial vectors ``[words + 1, D]``, see :func:`graphmeta.data.reviews.read_vectors`; random if not
             given.
     """

@@ -31,7 +31,8 @@ class GatedConv(nn.Module):
     kernel − 1; the next layer reads ``h_t + R z_t + r``, and ``S z_t + s`` is added to the output of the stack.
 
     Args:
-        kernel: number of clicks read, the current one included; dilation: clicks between them.
+        kernel: number of clicks read, the current one included.
+        dilation: clicks between them.
 
     Shapes: ``[E, width] -> ([E, width], [E, width])``.
     """
@@ -56,7 +57,9 @@ class CausalConvStack(nn.Module):
     ``1 + (kernel − 1) Σ_i 2^(i mod cycle)`` clicks.
 
     Args:
-        layers: their number; kernel: clicks read by a filter; cycle: layers until the dilation is 1 again.
+        layers: their number.
+        kernel: clicks read by a filter.
+        cycle: layers until the dilation is 1 again.
 
     Shapes: ``x [I, width] -> [E, width]``.
     Source: WaveNet (van den Oord et al. 2016), sections 2.1–2.4, figure 4 and eq 2; its last 1×1 convolution, to the
@@ -90,7 +93,10 @@ class RecentPatterns(nn.Module):
     ``õ_v = Σ_l F̃_{v,l} E_l``. ``z = ReLU(W [o ; õ] + b)``.
 
     Args:
-        length: L; horizontal: n_h, filters of each height 1 … L; vertical: n_v; dropout: before the last layer.
+        length: L.
+        horizontal: n_h, filters of each height 1 … L.
+        vertical: n_v.
+        dropout: before the last layer.
 
     Shapes: ``x [I, width] -> [E, width]``.
     Source: Caser (Tang & Wang 2018), eqs 3–9. Differs: every click ends a window, where the paper slides windows over a

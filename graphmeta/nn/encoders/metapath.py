@@ -175,7 +175,10 @@ class PathContexts(nn.Module):
     columns of each click's state. ``mix`` holds the m_p, uniform unless an adaptation sets it.
 
     Args:
-        readout: of the leading state columns; paths: P; width: D, of an item vector; size: of a context.
+        readout: of the leading state columns.
+        paths: P.
+        width: D, of an item vector.
+        size: of a context.
         mean: from states to n; the mean over clicks if not given.
 
     Shapes: ``[E, H + P·D] -> [S, H' + size]``. Source: MetaHIN (Lu et al. 2020), its aggregator with a mean.

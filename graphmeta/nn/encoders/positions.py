@@ -18,7 +18,8 @@ class Positions(nn.Module):
     (:class:`~graphmeta.nn.losses.losses.AllPositions`).
 
     Args:
-        encoder: of the states; width: theirs.
+        encoder: of the states.
+        width: theirs.
         longest: number of positions with an embedding; earlier clicks share the last.
 
     Shapes: ``x [I, D] -> [E, width]``.

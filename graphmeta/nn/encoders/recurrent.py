@@ -16,7 +16,9 @@ class Recurrent(nn.Module):
     """The state after each click, reset to zeros at each session's first click; causal.
 
     Args:
-        cell: ``nn.GRU`` or ``nn.LSTM``; layers: number of stacked layers; dropout: before each.
+        cell: ``nn.GRU`` or ``nn.LSTM``.
+        layers: number of stacked layers.
+        dropout: before each.
 
     Shapes: ``x [I, width] -> [E, hidden]``.
     Source: GRU4Rec (Hidasi et al. 2016), section 3.

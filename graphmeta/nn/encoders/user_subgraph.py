@@ -59,7 +59,8 @@ class UserSubgraph(nn.Module):
     who the user is.
 
     Args:
-        history: earlier sessions that are read, the latest; rounds: of message passing, each with its own weights.
+        history: earlier sessions that are read, the latest.
+        rounds: of message passing, each with its own weights.
 
     Shapes: ``x [I, width] -> [E, width]``; :meth:`of_items`: the states of all items of the sub-graph, ``[I, width]``.
     Source: GraphSAGE with sums on a temporal sub-graph and ID-awareness of the root (You et al. 2021), as in Robinson

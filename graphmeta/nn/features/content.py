@@ -143,7 +143,8 @@ class Content(nn.Module):
     embedding of its values (:class:`Field`) or a projection of its numbers (:class:`NumberField`); texts are not read.
 
     Args:
-        table: whose columns are read; width: of each field.
+        table: whose columns are read.
+        width: of each field.
 
     Shapes: ``rows [R] -> [R, fields · width]``.
 

@@ -12,7 +12,8 @@ class UnitFeatures(nn.Module):
     Candidates are unchanged: :class:`~graphmeta.nn.heads.dot.Cosine` normalises them itself.
 
     Args:
-        features: the wrapped module; dropout: of vector entries.
+        features: the wrapped module.
+        dropout: of vector entries.
 
     Shapes: ``n_id [I] -> (x [I, F], candidates [C, D])``. Source: NISER+ (Gupta et al. 2019).
     Differs: dropout comes first, so that the encoder reads unit vectors in training too.

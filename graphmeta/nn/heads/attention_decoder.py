@@ -15,7 +15,9 @@ class RecurrentWithInput(nn.Module):
     """The state of a recurrent network after each click, concatenated with its input: ``[h ; x]``.
 
     Args:
-        width: number of leading columns of x that the network reads; hidden: width of its state; dropout: of x.
+        width: number of leading columns of x that the network reads.
+        hidden: width of its state.
+        dropout: of x.
 
     Shapes: ``x [I, width + …] -> [E, hidden + width + …]``.
     """

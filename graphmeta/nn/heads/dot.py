@@ -160,7 +160,8 @@ class Cosine(Dot):
     sums of rows (:class:`~graphmeta.nn.features.attribute_sum.AttributeComposed`) do tasks adapt one by one.
 
     Args:
-        scale: σ; score_terms: as in :class:`Dot`.
+        scale: σ.
+        score_terms: as in :class:`Dot`.
 
     Shapes: states ``[E, D]``, candidates ``[C, D']`` -> ``[S, C]``.
     Source: NISER (Gupta et al. 2019).

@@ -42,7 +42,10 @@ class TemporalDot(Dot):
     An unknown user has ``e_u = b_u = 0``, ``α_u = 1`` and the mean time of all clicks.
 
     Args:
-        num_users: number of users; width: of items; rank: of the table; periods: their number.
+        num_users: number of users.
+        width: of items.
+        rank: of the table.
+        periods: their number.
 
     Shapes: states ``[E, D]``, candidates ``[C, width + rank + 2]`` -> ``[S, C]``.
     Source: ASARS eqs 5–14; Koren 2009 (timeSVD++) for dev and the bins.

@@ -18,7 +18,8 @@ class MeanTransition(nn.Module):
     """Mean representation of a sample's transitions: ``mean_i MLP([h_i ; h_{i+1}])``, zero for a sample of one click.
 
     Args:
-        hidden: hidden widths; dropout: after each hidden layer.
+        hidden: hidden widths.
+        dropout: after each hidden layer.
 
     Shapes: ``[E, width] -> [S, width]``.
     Source: MetaTL (Wang, Ding & Caverlee 2021), eqs 1–2. Differs: no batch norm, which would make a user's relation

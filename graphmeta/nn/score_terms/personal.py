@@ -55,7 +55,8 @@ class PersonalReranker(nn.Module):
         attributes: single-valued attributes of the items, of which those are read that have more than ``COARSE``
             values, or fewer than a hundred items per value. On validation baskets of the bundled log the others add
             .0 to MRR@20 and .5 points to Hit@20 (one seed, a trial), and take a seventh more time.
-        neighbours: stored for each item; hidden: width of the two layers.
+        neighbours: stored for each item.
+        hidden: width of the two layers.
         short: the share of the training's histories that is shortened.
 
     Shapes: one value for each sample and candidate item.

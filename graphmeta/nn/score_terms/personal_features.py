@@ -91,7 +91,8 @@ def item_columns(past: PastEvents, sample: Tensor, interval: Tensor) -> Tensor:
     """How often, how recently and how regularly the user had the item: ``[N, PER_ITEM]``.
 
     Args:
-        sample: of each pair; interval: days between two purchases of the item, over all users, ``[N]``.
+        sample: of each pair.
+        interval: days between two purchases of the item, over all users, ``[N]``.
     """
     count = past.per_pair(torch.ones_like(past.days))
     bought = count > 0
@@ -120,7 +121,9 @@ def attribute_columns(
     """The user's share of the item's attribute value, and when it was last bought: ``[N, PER_ATTRIBUTE]``.
 
     Args:
-        item: of each pair; codes ``[C]``: the value of each item, 0: unknown; share ``[values]``: of all events.
+        item: of each pair.
+        codes ``[C]``: the value of each item, 0: unknown.
+        share ``[values]``: of all events.
     """
     samples = len(past.sessions)
     weight = TASTE ** (past.age - 1)

@@ -39,7 +39,8 @@ class Reranker(NeighbourCounts):
     Args:
         attributes: of the items, used as categories; with several values, features are means over the values of the
             item that is scored.
-        neighbours, alpha: see ItemKNN; hidden: width of the two layers.
+        neighbours, alpha: see ItemKNN.
+        hidden: width of the two layers.
 
     Shapes: one value for each sample and item that has a neighbour in it, or was clicked.
     Source: re-ranking by a network over scores and counts (stacking, Wolpert 1992), inside the one softmax; ours.

@@ -26,7 +26,8 @@ class SameCategory(nn.Module):
     initialised to zero. "Unknown" is not a shared value.
 
     Args:
-        attribute: of the items; name: of its column, for :meth:`extend_items`.
+        attribute: of the items.
+        name: of its column, for :meth:`extend_items`.
 
     Shapes: one value for each sample and item of a clicked category.
     Source: ours.

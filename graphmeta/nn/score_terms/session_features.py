@@ -33,7 +33,8 @@ def context_columns(near: Neighbours, sample: Tensor, length: Tensor, sessions: 
     """How often the item shares sessions with the clicked items: ``[N, CONTEXT]``.
 
     Args:
-        length: distinct items of each sample ``[S]``; sessions: of the log that was counted.
+        length: distinct items of each sample ``[S]``.
+        sessions: of the log that was counted.
     """
     number = len(sample)
 

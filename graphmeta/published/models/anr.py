@@ -62,8 +62,12 @@ def anr(
     from the target; one shared extractor.
 
     Args:
-        cut: the split of users; texts: its documents, see :func:`~graphmeta.data.cross_domain.read_texts`.
-        width: of word vectors, if none are given; aspects: per document; size: of each; hidden: of the co-attention.
+        cut: the split of users.
+        texts: its documents, see :func:`~graphmeta.data.cross_domain.read_texts`.
+        width: of word vectors, if none are given.
+        aspects: per document.
+        size: of each.
+        hidden: of the co-attention.
         vectors: pretrained word vectors, frozen. If not given, word vectors are random and trained.
         user_means: user biases start at the user's damped mean deviation in the other domain; if False, at 0.
 

@@ -91,7 +91,10 @@ def asars_user_cat(
     """ASARS with the user vector concatenated to the state: ``z_t = FC [h_t ; e_u]``, score_k = z_t · e_k + b_k.
 
     Args:
-        width: of items; user_width: of users; states: the recurrent network; learning: loss and samples.
+        width: of items.
+        user_width: of users.
+        states: the recurrent network.
+        learning: loss and samples.
         temporal: score with user drift and item biases per period, :class:`~graphmeta.nn.heads.temporal.TemporalDot`.
 
     Source: ASARS, sections 3.1–3.4 (user, concatenated).
@@ -146,7 +149,8 @@ def asars_time_cat(
     """ASARS with a dwell-time embedding concatenated to each item: LSTM over ``[e_i ; d_i]``, ``z_t = FC h_t``.
 
     Args:
-        dwell: how dwell times are encoded; width, states, learning: as :func:`asars_user_cat`.
+        dwell: how dwell times are encoded.
+        width, states, learning: as :func:`asars_user_cat`.
 
     Source: ASARS, sections 3.1–3.4 (time, concatenated).
     Differs: loss and batches; ``dwell_lag``; between sessions that ``carry_state`` joins, the dwell time falls in the

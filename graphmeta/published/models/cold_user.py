@@ -124,7 +124,9 @@ def bpr_fold_in(
 
     Args:
         users: whose factors are learned; in tasks all users are treated as new.
-        width: D; negatives: items sampled per known item; penalty: λ.
+        width: D.
+        negatives: items sampled per known item.
+        penalty: λ.
         lr, steps: of the fit; more than five steps are chosen on a held-out known item ("BPR_Best").
 
     Source: MetaCF (Peng et al. 2021), eqs 2–3 and its baseline BPR_K, which despite the name is pointwise.
@@ -173,7 +175,9 @@ def meta_cf_g(
     ``p⁰ = Φ``, ``p ← p − α ∇ L(p)`` on the known items, ``score_i = p · q_i`` with frozen Q.
 
     Args:
-        width: D; negatives: items sampled per target; step, inner: α, K and the order of the meta-gradient.
+        width: D.
+        negatives: items sampled per target.
+        step, inner: α, K and the order of the meta-gradient.
         sums: losses are sums over a task's targets as in the paper, else means.
 
     Source: Peng, Wu, Sun & Wang, Meta-learned ID Embeddings for Online Inductive Recommendation, CCIR 2021 (LNCS
@@ -230,7 +234,8 @@ def meta_cf_neural(
     """MetaCF_P(Neural): a user starts from an MLP of the mean vector of their items: ``ReLU(x̄ W₁ + b₁) W₂ + b₂``.
 
     Args:
-        hidden: width of the hidden layer; residual: add x̄ to the output and initialise W₂ near zero.
+        hidden: width of the hidden layer.
+        residual: add x̄ to the output and initialise W₂ near zero.
         width, negatives, step, inner, sums: as :func:`meta_cf_g`.
 
     Source: MetaCF, eqs 9–10; the hidden width is not given.
@@ -261,7 +266,8 @@ def melu_id(
     ``score_i = w · ReLU(W [q_i ; r_u] + b) + b'``; r_u is random and fixed and replaces MeLU's user profile.
 
     Args:
-        hidden: width of the hidden layer; width, negatives, step, inner, sums: as :func:`meta_cf_g`.
+        hidden: width of the hidden layer.
+        width, negatives, step, inner, sums: as :func:`meta_cf_g`.
 
     Source: MetaCF's baseline MeLU, reconstructed: the paper does not specify how a content-based method runs
     without content.

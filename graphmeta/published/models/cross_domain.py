@@ -312,7 +312,8 @@ def catn(
     documents to target items and the reverse, are trained on linking users.
 
     Args:
-        cut: the split of users; texts: its documents, see :func:`~graphmeta.data.cross_domain.read_texts`.
+        cut: the split of users.
+        texts: its documents, see :func:`~graphmeta.data.cross_domain.read_texts`.
         variant: ``SIMPLE`` (uniform word weights, no S, one extractor), ``SHARE`` (attention and S, one extractor),
             ``DOUBLE_S`` (an extractor per domain), ``FULL`` (also auxiliary documents), or another.
         sizes: of words and aspects.

@@ -108,7 +108,9 @@ def cmf(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05) -> TwoDomain
     ``Σ_s (r − r̂)² + Σ_t (r − r̂)² + λ(…)`` with ``r̂ = b_i + u·v_i + u_0``.
 
     Args:
-        cut: the split of users; width: of the vectors; shrink: λ.
+        cut: the split of users.
+        width: of the vectors.
+        shrink: λ.
 
     Source: Singh & Gordon, Relational Learning via Collective Matrix Factorization, KDD 2008.
     Differs: ratings of two domains only; user and item biases, the latter regularised towards damped item means.
@@ -123,7 +125,9 @@ def emcdr(cut: CrossDomain, *, width: int = 16, shrink: float = 0.05, mlp: bool 
     """EMCDR: separate factors per domain, then a mapping learned on linking users, ``min ‖f(u^s) − u^t‖²``.
 
     Args:
-        cut: the split of users; width: of the vectors; shrink: λ of their L2 term.
+        cut: the split of users.
+        width: of the vectors.
+        shrink: λ of their L2 term.
         mlp: ``f`` is an MLP with one tanh layer of twice the width; else a matrix.
 
     Source: Man et al., Cross-Domain Recommendation: An Embedding and Mapping Approach, IJCAI 2017.
@@ -141,8 +145,11 @@ def cdlfm(
     users.
 
     Args:
-        cut: the split of users; width: of the vectors; shrink: λ of their L2 term.
-        pull: α of the similarity regulariser; neighbours: linking users per mapping.
+        cut: the split of users.
+        width: of the vectors.
+        shrink: λ of their L2 term.
+        pull: α of the similarity regulariser.
+        neighbours: linking users per mapping.
 
     Source: Wang et al., Cross-Domain Recommendation for Cold-Start Users via Neighborhood Based Feature Mapping,
     DASFAA 2018. Differs: the similarity is :func:`~graphmeta.nn.cross_domain.factors.user_similarity`; mappings are
@@ -166,7 +173,9 @@ def dfm(cut: CrossDomain, *, width: int = 32, shrink: float = 0.05) -> MappedFac
     them.
 
     Args:
-        cut: the split of users; width: of the codes; shrink: weight of their L2 term.
+        cut: the split of users.
+        width: of the codes.
+        shrink: weight of their L2 term.
 
     Source: Fu et al., Deeply Fusing Reviews and Contents for Cold Start Users in Cross-Domain Recommendation Systems
     (RC-DFM), AAAI 2019: its ratings-only variant.
@@ -188,8 +197,10 @@ def r_dfm(
     """R-DFM: :func:`dfm` with the mean word vector of the user's (the item's) reviews as input of every layer.
 
     Args:
-        cut, width, shrink: as there; texts: documents of the training reviews.
-        word_width: of word vectors, if none are given; vectors: pretrained word vectors, trained further.
+        cut, width, shrink: as there.
+        texts: documents of the training reviews.
+        word_width: of word vectors, if none are given.
+        vectors: pretrained word vectors, trained further.
 
     Source: Fu et al. 2019 (RC-DFM) without contents. Differs: word vectors are random if none are given; documents of a
     training rating include the user's own review of the item, which catn and anr remove.

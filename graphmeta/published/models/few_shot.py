@@ -130,7 +130,8 @@ def attention_decoder(items: EntityTable, *, width: int = 128, dropout: float = 
     over all items on every click of each user.
 
     Args:
-        width: of items and states; dropout: of the item vectors that the encoder reads.
+        width: of items and states.
+        dropout: of the item vectors that the encoder reads.
 
     Source: see :func:`cluster_seq`.
     Differs: see :func:`cluster_seq`; the paper trains the encoder within the meta-learner.
@@ -164,8 +165,10 @@ def cluster_seq(
     predicts the last. ``score_i = z · e_i``; loss ``L_rank + λ_c L_cluster``.
 
     Args:
-        width: of items and states; dropout: of the item vectors that the encoder reads.
-        user_clusters: user vectors and clusters; negatives: items sampled per target.
+        width: of items and states.
+        dropout: of the item vectors that the encoder reads.
+        user_clusters: user vectors and clusters.
+        negatives: items sampled per target.
         step, inner: learning rate of the decoder's steps on a user's clicks, their number and order.
 
     Source: ClusterSeq (arXiv 2307.13766), of which only the abstract was available: meta-learning over users by their
@@ -208,7 +211,9 @@ def meta_tl(
     ``max(0, 1 + d(target) − d(other))`` as the loss.
 
     Args:
-        width: of items and relations; hidden, dropout: of the MLP; negatives: items sampled per target.
+        width: of items and relations.
+        hidden, dropout: of the MLP.
+        negatives: items sampled per target.
         step, inner: β, number and order of the steps.
 
     Source: Wang, Ding, Caverlee, Sequential Recommendation for Cold-start Users with Meta Transitional Learning,

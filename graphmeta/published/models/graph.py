@@ -46,7 +46,8 @@ def hetero_gnn(
     """Relational message passing over session, items and their attributes; SR-GNN's readout.
 
     Args:
-        width: d; steps: rounds of message passing.
+        width: d.
+        steps: rounds of message passing.
         normalised: item and session vectors of unit length, their products multiplied by ``scale``, and positions, as
             in NISER+ (not in the paper).
         messages: message function of a round: one of :data:`~graphmeta.nn.encoders.hetero.MESSAGES`, or a custom one as
@@ -219,7 +220,10 @@ def niser(
     ``score_i = σ s/‖s‖ · e_i/‖e_i‖``.
 
     Args:
-        width: d; steps: rounds of message passing; scale: σ; dropout: of item vectors.
+        width: d.
+        steps: rounds of message passing.
+        scale: σ.
+        dropout: of item vectors.
         score_terms: additive score terms, see :func:`~graphmeta.published.parts.with_score_terms` (not in the paper).
 
     Source: Gupta et al., NISER: Normalized Item and Session Representations to Handle Popularity Bias, 2019.

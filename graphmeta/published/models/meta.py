@@ -93,7 +93,8 @@ def multi_ft(
     """Multi-FT: a base trained as usual; at inference all its weights are fine-tuned on the session's clicks.
 
     Args:
-        base, step, anchor: as :func:`maml`; steps: number of fine-tuning steps.
+        base, step, anchor: as :func:`maml`.
+        steps: number of fine-tuning steps.
 
     Source: CBML §5 (baseline). Differs: the paper gives neither steps nor rate; one step at 1e-3 here. Fine-tuning
     minimises the full softmax over the session's prefixes, also if the base is trained on sampled negatives.
@@ -167,7 +168,8 @@ def mamo(
 
     Args:
         base: see :func:`maml`; the memory layer is put before its last layer.
-        slots: K; rate: γ, update rate of the memory, see :class:`~graphmeta.nn.conditioning.memory.MemoryLayer`.
+        slots: K.
+        rate: γ, update rate of the memory, see :class:`~graphmeta.nn.conditioning.memory.MemoryLayer`.
         scope: the parameters that a session adapts, see :func:`~graphmeta.published.models.cbml.cbml`; includes the
             memory layer in each case.
         step, inner, anchor: as :func:`maml`.
@@ -214,9 +216,12 @@ def meta_hin(
 
     Args:
         base: see :func:`maml`; its last layer is replaced by one that also reads c.
-        size: of a context; neighbours: maximum per item and path; discount: number of sessions subtracted from those
-            that two items share, see :class:`~graphmeta.nn.encoders.metapath.MetaPaths`.
-        path_lr: learning rate of the context step; step, inner: of the steps on the prediction layer.
+        size: of a context.
+        neighbours: maximum per item and path.
+        discount: number of sessions subtracted from those that two items share, see
+            :class:`~graphmeta.nn.encoders.metapath.MetaPaths`.
+        path_lr: learning rate of the context step.
+        step, inner: of the steps on the prediction layer.
         anchor: as :func:`maml`.
 
     Source: Lu, Fang, Shi, Meta-learning on Heterogeneous Information Networks for Cold-start Recommendation, KDD 2020,
@@ -258,8 +263,8 @@ def amortised(
     """An amortised adapter: a set encoder of the user's earlier sessions emits the item bias and scales the last layer.
 
     Args:
-        base: see :func:`maml`; hidden: width of the set encoder, see
-            :class:`~graphmeta.adapt.starts.amortised.Amortised`.
+        base: see :func:`maml`.
+        hidden: width of the set encoder, see :class:`~graphmeta.adapt.starts.amortised.Amortised`.
         sessions: at most the last ``sessions`` sessions of a user are read; all if not given.
         step, steps: gradient steps on the item bias from the emitted weights; none by default.
 

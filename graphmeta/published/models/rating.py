@@ -51,7 +51,8 @@ def melu_rating(
     embeddings are trained to minimise the error on the user's other ratings.
 
     Args:
-        width: of each content field; hidden: widths of the decision layers.
+        width: of each content field.
+        hidden: widths of the decision layers.
         step, inner: learning rate and number of a user's steps; 0 steps for the model without adaptation.
 
     Source: Lee et al., MeLU: Meta-Learned User Preference Estimator for Cold-Start Recommendation, KDD 2019,
@@ -94,8 +95,10 @@ def mamo_rating(
     f on the query to M_U, and the adapted M to M_UI.
 
     Args:
-        width: of each content field; size: of u and v.
-        slots: K; bias: τ; the memories' update rates are the paper's, 0.5, 0.05 and 0.1.
+        width: of each content field.
+        size: of u and v.
+        slots: K.
+        bias: τ; the memories' update rates are the paper's, 0.5, 0.05 and 0.1.
         step, inner: learning rate of a user's steps, their number and order.
 
     Source: Dong et al., MAMO: Memory-Augmented Meta-Optimization for Cold-start Recommendation, KDD 2020, section 3,
@@ -127,8 +130,9 @@ class Paths:
 
     Args:
         paths: the item attributes used as paths; all if not given.
-        size: of a context; known: maximum number of a user's items read, the last ones; neighbours: maximum per item
-            and path, see :class:`~graphmeta.nn.encoders.metapath.MetaPaths`.
+        size: of a context.
+        known: maximum number of a user's items read, the last ones.
+        neighbours: maximum per item and path, see :class:`~graphmeta.nn.encoders.metapath.MetaPaths`.
         path_lr: learning rate of the context step.
     """
 
@@ -168,7 +172,9 @@ def meta_hin_rating(
     the ratings known before it, so no target item is in its own context.
 
     Args:
-        width: of each content field; hidden: widths of the decision layers; graph: the paths.
+        width: of each content field.
+        hidden: widths of the decision layers.
+        graph: the paths.
         step, inner: learning rate of the steps on the decision layers, their number and order.
 
     Source: Lu, Fang, Shi, Meta-learning on Heterogeneous Information Networks for Cold-start Recommendation, KDD 2020,

@@ -39,7 +39,8 @@ def youtube_dnn(
     ``u_t = Σ_{i ≤ t} e_i / (t + 1)``, score_i = u_t · e_i + b_i.
 
     Args:
-        width: of item vectors; tower: widths of the ReLU layers; the last one is scored against a separate item table.
+        width: of item vectors.
+        tower: widths of the ReLU layers; the last one is scored against a separate item table.
         loss: ``CrossEntropy()`` over the whole catalogue, or another of :mod:`graphmeta.nn.losses.pairwise`
             against ``negatives`` in-batch targets, sampled per click outside the user's history.
 
@@ -83,7 +84,8 @@ def wavenet(
     (biases left out), score_i = q_t · e_i + b_i.
 
     Args:
-        width: of items and states; convolutions: of :class:`~graphmeta.nn.encoders.convolution.CausalConvStack`.
+        width: of items and states.
+        convolutions: of :class:`~graphmeta.nn.encoders.convolution.CausalConvStack`.
         loss, negatives: see :func:`youtube_dnn`.
 
     Source: van den Oord et al. 2016, WaveNet: A Generative Model for Raw Audio, sections 2.1–2.4 and eq 2.
@@ -130,8 +132,10 @@ def caser(
 
     Args:
         users: whose vectors P_u are learned; unknown users have zero vectors.
-        width: d; filters: of :class:`~graphmeta.nn.encoders.convolution.RecentPatterns`.
-        ahead: T, number of following clicks that are targets; negatives: items sampled per target.
+        width: d.
+        filters: of :class:`~graphmeta.nn.encoders.convolution.RecentPatterns`.
+        ahead: T, number of following clicks that are targets.
+        negatives: items sampled per target.
 
     Source: Tang & Wang, Personalized Top-N Sequential Recommendation via Convolutional Sequence Embedding, WSDM
     2018, eqs 3–10.
@@ -154,7 +158,8 @@ def bpr_mf(items: EntityTable, *, users: EntityTable, width: int = 32, negatives
     ``score_i = p_u · q_i + b_i``; unknown users have a zero vector, so they are ranked by the biases alone.
 
     Args:
-        width: of users and items; negatives: items sampled per click, uniformly outside the user's history.
+        width: of users and items.
+        negatives: items sampled per click, uniformly outside the user's history.
 
     Source: Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback, UAI 2009.
     Differs: no user bias, which changes neither ranking nor loss; a session's first click is no target, while the paper

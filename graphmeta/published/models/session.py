@@ -47,7 +47,8 @@ def sr_gnn(
     ``s = W_3 [Σ_i α_i h_i ; h_last]``, score_i = s · e_i.
 
     Args:
-        width: d, of items and states; steps: rounds of message passing.
+        width: d, of items and states.
+        steps: rounds of message passing.
         weighted: edges are weighted by how often the session has the transition, as in the paper; if False, a repeated
             transition counts once, as in the public code.
         score_terms: additive score terms, see :func:`~graphmeta.published.parts.with_score_terms` (not in the paper).
@@ -71,7 +72,8 @@ def tagnn(items: EntityTable, *, width: int = 100, steps: int = 1, combine: Comb
     session and candidate is computed (:mod:`graphmeta.nn.heads.target_attention`).
 
     Args:
-        width: d; steps: rounds of message passing.
+        width: d.
+        steps: rounds of message passing.
         combine: ``Added()`` as in the public code, where α is a softmax; ``Concatenated()`` for the paper's form, one
             matrix over ``[s_target ; s_l ; s_g]`` and α as in SR-GNN. Its block for s_target begins at zero, so that
             it begins as SR-GNN and, after :meth:`~graphmeta.system.System.load_matching`, as a trained one.
@@ -107,7 +109,11 @@ def gc_san(
     ``s = w E_last + (1 − w) h_last``, score_i = s · e_i.
 
     Args:
-        width: d; steps: rounds of message passing; layers: attention blocks; weight: w; dropout: in each block.
+        width: d.
+        steps: rounds of message passing.
+        layers: attention blocks.
+        weight: w.
+        dropout: in each block.
 
     Source: Xu et al., Graph Contextualized Self-Attention Network for Session-based Recommendation, IJCAI 2019.
     Differs: each block has its own weights and padding gets no attention; the third-party code shares one block.
@@ -148,8 +154,11 @@ def gru4rec(
     ``score_i = h_t · e_i + b_i``.
 
     Args:
-        width: of items and states, one table for input and output; cell: ``nn.GRU`` or ``nn.LSTM``; layers: number of
-            recurrent layers; dropout: before each; bias: add a bias per item, ``b_i``.
+        width: of items and states, one table for input and output.
+        cell: ``nn.GRU`` or ``nn.LSTM``.
+        layers: number of recurrent layers.
+        dropout: before each.
+        bias: add a bias per item, ``b_i``.
         whole: a batch is whole sessions, each read once; False: prefixes, as the graph encoders are trained.
         sampling: the loss, and its sampled negatives if it has any.
 
@@ -199,7 +208,10 @@ def if_san(
     ``S = [w_x F_x[last] + (1−w_x) e_last ; w_a F_a[last] + (1−w_a) a_last]``, score_i = (S W_p + b_p) · e_i.
 
     Args:
-        width: d; layers: attention blocks at each level; dropout: in each block; blending: w_x and w_a.
+        width: d.
+        layers: attention blocks at each level.
+        dropout: in each block.
+        blending: w_x and w_a.
         score_terms: additive score terms, see :func:`~graphmeta.published.parts.with_score_terms` (not in the paper).
 
     Source: CBML (its base recommender), eqs 1–8; the blocks are GC-SAN's.

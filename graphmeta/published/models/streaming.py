@@ -40,7 +40,8 @@ def mf(
 
     Args:
         users: whose vectors are learned; unknown users have zero vectors. width: d.
-        loss: ``Binary()``, ``Bpr()`` or another of :mod:`graphmeta.nn.losses.pairwise`; negatives: sampled per click.
+        loss: ``Binary()``, ``Bpr()`` or another of :mod:`graphmeta.nn.losses.pairwise`.
+        negatives: sampled per click.
 
     Source: Zhang et al., How to Retrain Recommender System? A Sequential Meta-Learning Method, SIGIR 2020 (its base).
     Differs: no L2 term except a strategy's.
@@ -63,7 +64,8 @@ def full_retrain(
 
     Args:
         base: the retrained system, which is not modified; ``mf`` in the paper.
-        epochs, batch_size: of each retraining; from_scratch: start from the weights before the stream each time.
+        epochs, batch_size: of each retraining.
+        from_scratch: start from the weights before the stream each time.
 
     Source: Zhang et al. 2020, baseline; :class:`~graphmeta.retrain.strategy.Full`.
     Differs: any base; no L2 term; five epochs by default, not a hundred.
@@ -102,7 +104,8 @@ def spmf(
 
     Args:
         base: the retrained system, which is not modified; the original's is ``mf(items, users=users, loss=Bpr())``.
-        size: of the reservoir, in samples; epochs, batch_size: of each retraining.
+        size: of the reservoir, in samples.
+        epochs, batch_size: of each retraining.
 
     Source: Wang et al., Streaming Ranking Based Recommender Systems, SIGIR 2018, as Zhang et al. 2020 run it;
     :class:`~graphmeta.retrain.strategy.Reservoir`.
@@ -142,8 +145,9 @@ def sml(
 
     Args:
         base: the retrained system, which is not modified; ``mf`` in the paper.
-        rounds: alternations of the two steps per period; epochs: of each step; offline: number of first periods that
-            use the offline algorithm.
+        rounds: alternations of the two steps per period.
+        epochs: of each step.
+        offline: number of first periods that use the offline algorithm.
         warm_up: epochs of the networks on the data before the stream; 0 as in the paper, which does not suffice with
             a few thousand events per period (RESULTS.md).
         restart_from: ``Retrained()`` as in the paper, ``Transferred()`` as in the public code.

@@ -32,7 +32,9 @@ def context_gnn(
     clicks alone.
 
     Args:
-        width: d; history: earlier sessions that are read; rounds: of message passing.
+        width: d.
+        history: earlier sessions that are read.
+        rounds: of message passing.
         empty: how much of the training is to predict the items of a session before its first click, from 0 to 1, see
             :func:`~graphmeta.sampling.baskets.next_items`; 1 for next baskets. If it is more than half, the epoch is
             chosen by as large a share of such queries.
