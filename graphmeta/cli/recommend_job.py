@@ -182,7 +182,7 @@ def known_sessions(
     if user is None:
         if history is not None:
             raise InputError("--history needs the user whose sessions are read: --user")
-        say("note: no --user, so the recommendations are not adapted to one")
+        say("note: no --user, so no user's history is read")
         return None
     log = history_log(model, history)
     earlier = given_earlier(log, [user], items=model.items, kept=model.histories)

@@ -40,7 +40,9 @@ class EventColumns:
         """
         session = Inactivity() if self.session is None else self.session
         if isinstance(session, Inactivity) and (self.user is None or self.time is None):
-            raise InputError("no session column: name one, or name user and time to split sessions by inactivity")
+            raise InputError(
+                "no session column: name one (session=, --session), or user and time, to split sessions by inactivity"
+            )
         return session
 
     def names(self) -> list[str]:
