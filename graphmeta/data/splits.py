@@ -248,8 +248,8 @@ def _numbers(count: int, test: float, valid: float, things: str) -> tuple[int, i
     n_test, n_valid = round(count * test), round(count * valid)
     if n_test + n_valid >= count or (test and not n_test) or (valid and not n_valid):
         raise InputError(
-            f"too few {things}, {count:,}, for shares of {valid} and {test}; use more data, or other shares (valid= and test=, "
-            f"--valid and --test)"
+            f"too few {things}, {count:,}, for shares of {valid} and {test}; use more data, or "
+            f"other shares: valid= (--valid), test= (--test)"
         )
     return n_test, n_valid
 
