@@ -140,22 +140,40 @@ def deviation(row: Row, rows: list[Row], measure: str) -> float:
 
 
 def gains(rows: list[Row], path: Path) -> None:
-    """Gain in MRR@5 of meta-learners over their base with the same warm start and refit, by context length."""
+    """Gain in MRR@5 of meta-learners with a step over their base with the same warm start and refit, by context length.
+
+    Bases are in the order of their MRR@5, the weakest above; rows without a step are left out.
+    """
     plain = plains(rows)
-    added = [(row, plain[folders]) for row in rows if adapts(row) and (folders := loaded(row)) in plain]
+    added = [
+        (row, plain[folders])
+        for row in rows
+        if adapts(row) and row["arguments"].get("steps") != 0 and (folders := loaded(row)) in plain
+    ]
     if not added:
         return
-    added.sort(key=lambda pair: pair[0]["metrics"]["mrr@5"] - pair[1]["metrics"]["mrr@5"])
-    drawn = plots.figure(11, 1.2 + 0.32 * len(added))
+    added.sort(key=lambda pair: (-of(pair[1], None), pair[1]["command"], of(pair[0], None)))
+    heads = [at for at, (_, base) in enumerate(added, 1) if at == len(added) or added[at][1] is not base]
+    place = [at + sum(head <= at for head in heads) for at in range(len(added))]  # a free line above each base
+    drawn = plots.figure(11, 1.2 + 0.3 * (len(added) + len(heads)))
     axes = drawn.subplots()
     slices = [n for n, s in added[0][0]["slices"][CONTEXT].items() if s["samples"]]
     for part, colour, mark in zip((None, *slices), COLOURS, "oD^vs", strict=False):
         gain = [100 * (of(row, part) - of(base, part)) for row, base in added]
-        axes.plot(gain, range(len(added)), mark, color=colour, ms=5, label=f"{part} clicks" if part else "all")
-    axes.set_yticks(range(len(added)), [named(row) for row, _ in added], fontsize=8)
+        axes.plot(gain, place, mark, color=colour, ms=5, label=f"{part} clicks" if part else "all")
+    for head in heads:
+        row, base = added[head - 1]
+        text = f"{base_of(row)}: MRR@5 {100 * of(base, None):.1f} without adaptation"
+        axes.text(
+            0.01, place[head - 1] + 0.9, text, transform=axes.get_yaxis_transform(), fontsize=8, va="center"
+        ).set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
+    axes.set_yticks(place, [", ".join([row["system"], *left_out(row)]) for row, _ in added], fontsize=8)
+    axes.set_ylim(-0.8, place[-1] + 1.6)
     axes.axvline(0, color=plots.GREY, lw=1, zorder=0)
-    labels = ("points of MRR@5 over the base, by context length", "")
-    plots.label_axes(axes, "Adapting gains less, the better the base", labels)
+    errors = [100 * one["mrr@5"]["standard_error"] for row in rows if (one := row.get("intervals"))]
+    known = f"; the standard error of an MRR@5 is {max(errors):.1f}" if errors else ""
+    labels = (f"points of MRR@5 over the base, by context length{known}", "")
+    plots.label_axes(axes, "A step gains less, the better the base", labels)
     plots.legend_beside(drawn)
     plots.save(drawn, path)
 
@@ -202,19 +220,17 @@ def flag(row: Row, name: str) -> str:
     return after(shlex.split(row["command"]), name) or ""
 
 
-def named(row: Row) -> str:
-    """A short label: the system, its base, and what is left out."""
-    given = row["arguments"]
-    without = [
-        f"no {word}"
-        for word, value in (("step", given.get("steps")), ("gate", given.get("gate")))
-        if value in (0, "none")
-    ]
-    base = within({"base": "if_san", **given})
-    trained = {"_recipe": ["base by the recipe, all sessions"], "_recipe_base": ["base by the recipe"]}
+def base_of(row: Row) -> str:
+    """A short label of a meta-learner's base."""
+    trained = {"_recipe": ["by the recipe, all sessions"], "_recipe_base": ["by the recipe"]}
     recipe = next((words for ending, words in trained.items() if warm_start(row).endswith(f"san{ending}")), [])
-    again = ["base refitted"] if flag(row, "--refit-base") else []
-    return ", ".join([f"{row['system']}, {base}", *recipe, *again, *without])
+    again = ["refitted"] if flag(row, "--refit-base") else []
+    return ", ".join([within({"base": "if_san", **row["arguments"]}), *recipe, *again])
+
+
+def left_out(row: Row) -> list[str]:
+    """What a meta-learner is trained without."""
+    return ["no gate"] if row["arguments"].get("gate") == "none" else []
 
 
 if __name__ == "__main__":
