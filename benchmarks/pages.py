@@ -99,8 +99,8 @@ def from_rows(found: re.Match[str]) -> str:
 
 
 def metric_of(row: Row, name: str) -> float:
-    """A metric of a row; a name with dots is a path from the row, as ``known_sessions.5.hit@20``."""
-    found: Any = row if "." in name else row["metrics"]
+    """A metric of a row, or a value of the row itself; a name with dots is a path, as ``known_sessions.5.hit@20``."""
+    found: Any = row if "." in name or name in row else row["metrics"]
     for key in name.split("."):
         found = found[key]
     return found

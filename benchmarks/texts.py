@@ -16,6 +16,10 @@ TITLES = {
     ("complete_journey", "asars"): "The Complete Journey (bundled), last click of every session (ASARS's protocol)",
     ("complete_journey", "tuning"): "The Complete Journey (bundled), hyper-parameter search on validation sessions",
     ("complete_journey", "cold-items"): "The Complete Journey (bundled), cold-start items",
+    (
+        "complete_journey",
+        "recipes",
+    ): "The Complete Journey (bundled), the default recipe against eleven others (validation)",
     ("yoochoose_times", "recipes"): "Yoochoose with times, the default recipe against eleven others (validation)",
     ("eshop_clothing", "recipes"): "A clothing shop, the default recipe against eleven others (validation)",
     ("amazon_beauty", "recipes"): "Amazon Beauty, the default recipe against eleven others (validation)",
