@@ -47,19 +47,20 @@ def main() -> None:
 
 
 def known(rows: list[Row], place: tuple[str, str], path: Path) -> None:
-    """Hit@20 of the best run of each system when only the last n earlier sessions of a user are known.
+    """Hit@20 of the best run of each system of which it is recorded, when only the last n earlier sessions are known.
 
     Bars are standard deviations over seeds, or of one seed standard errors over queries.
     """
+    rows = [row for row in rows if row.get("known_sessions")]
     found = {name: best_of(rows, place, name) for name in sorted({row["system"] for row in rows})}
-    found = {name: runs for name, runs in found.items() if runs and all(run["known_sessions"] for run in runs)}
+    found = {name: runs for name, runs in found.items() if runs}
     if len(found) < 2:  # nothing to compare
         return
     ordered = sorted(found, key=lambda name: -mean(run["metrics"]["hit@20"] for run in found[name]))
     drawn = plots.figure(9.5, 4.4)
     axes = drawn.subplots()
     numbers = list(found[ordered[0]][0]["known_sessions"])
-    for at, (name, colour) in enumerate(zip(ordered, COLOURS, strict=False)):
+    for at, (name, colour) in enumerate(zip(ordered, (*COLOURS, plots.GREY), strict=False)):
         values = [[run["known_sessions"][n]["hit@20"] for run in found[name]] for n in numbers]
         bars = [
             100 * (stdev(v) if len(v) > 1 else (v[0] * (1 - v[0]) / found[name][0]["samples"]) ** 0.5) for v in values
@@ -173,7 +174,9 @@ def gains(rows: list[Row], path: Path) -> None:
     errors = [100 * one["mrr@5"]["standard_error"] for row in rows if (one := row.get("intervals"))]
     known = f"; the standard error of an MRR@5 is {max(errors):.1f}" if errors else ""
     labels = (f"points of MRR@5 over the base, by context length{known}", "")
-    plots.label_axes(axes, "A step gains less, the better the base", labels)
+    most = max(added, key=lambda pair: of(pair[0], None) - of(pair[1], None))
+    title = "The largest gain is over the weakest base" if most[1] is added[-1][1] else "Gain of a step, by base"
+    plots.label_axes(axes, title, labels)
     plots.legend_beside(drawn)
     plots.save(drawn, path)
 

@@ -227,8 +227,8 @@ FINDINGS = (
         "The next click of a session",
         """
 Re-ranking NISER with co-occurrence, recency and popularity features (`reranker`) is best on both logs. Plain encoders
-trained by the default recipe reach or pass their published figures; item kNN, which only counts, is level with several
-of them. Hit@20 / MRR@20, every test prefix.
+trained by the default recipe reach or pass their published Hit@20; item kNN, which only counts, is level with several
+of them on Diginetica. Hit@20 / MRR@20, every test prefix.
 """,
         table(
             {"Diginetica": DIGI, "Yoochoose 1/64": YOO},

@@ -12,9 +12,9 @@ SPINS = "3000"  # rounds that an OpenMP thread waits actively before it sleeps (
 def prepare() -> None:
     """Set ``GOMP_SPINCOUNT`` and, below a CPU quota, ``OMP_NUM_THREADS``, unless the environment has them.
 
-    Threads that wait actively for each other make a step several times slower on a busy machine; after short waits it
-    takes the time of an idle machine. libgomp reads both variables when torch is loaded, so there is no effect after
-    ``import torch``. Where ``OMP_WAIT_POLICY`` is set, it decides how threads wait.
+    Threads that wait actively for each other make a step several times slower on a busy machine; with short waits it
+    stays near what its products alone take there. libgomp reads both variables when torch is loaded, so there is no
+    effect after ``import torch``. Where ``OMP_WAIT_POLICY`` is set, it decides how threads wait.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)

@@ -209,8 +209,8 @@ def known_sessions(
     last n known.
 
     Args:
-        found: results of the whole test.
-        last: of :func:`graphmeta.evaluation.compare.by_known_sessions`; both by name.
+        found: results of the whole test, by name.
+        last: of :func:`graphmeta.evaluation.compare.by_known_sessions`, by name.
     """
     from graphmeta.evaluation.lists import lengths as list_lengths
 

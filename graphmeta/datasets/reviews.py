@@ -58,7 +58,8 @@ def musical_instruments(folder: Path | None = None, *, seed: int = 0) -> tuple[R
     the source. The domains are parts of one catalogue, a substitute for two shops: most users reviewed items of both.
 
     Args:
-        folder: the parent folder; GRAPHMETA_DATA if not given. seed: of the clustering.
+        folder: the parent folder; GRAPHMETA_DATA if not given.
+        seed: of the clustering.
     """
     name = "amazon_musical_instruments/Musical_Instruments.json"
     log = amazon_reviews(file_below(folder, name, source=_AMAZON))

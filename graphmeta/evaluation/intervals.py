@@ -56,8 +56,8 @@ def bootstrap_interval(
     Args:
         values: ``[S]``, such as the reciprocal rank of each session.
         weights: ``[S]``, for several queries per session: their number, where the value is their mean
-            (:func:`per_session`). Sessions are resampled as a whole, as their queries are not independent. level: of
-            the interval.
+            (:func:`per_session`). Sessions are resampled as a whole, as their queries are not independent.
+        level: of the interval.
         seed: of the resamples.
 
     Raises:

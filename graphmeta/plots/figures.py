@@ -190,7 +190,7 @@ def known_sessions(
         best = [max((own[n].metrics[metric], name) for name, own in last.items())[1] for n in numbers]
         ((who, times),) = Counter(best).most_common(1)
         when = "" if times == len(numbers) else f" {times} of {len(numbers)} times"
-        same = f"the same {counted(samples, 'test session')}: {who} is first{when}"
+        same = f"the same {counted(samples, 'test session')}:\n{who} is first{when}"
         top.set_xlabel("earlier sessions of the user (test sessions)")
         bottom.set_xlabel("only the last n earlier sessions known (range)")
         for axes, which in ((top, "all test sessions"), (bottom, same)):

@@ -181,7 +181,8 @@ def path_adaptation(
     Args:
         read: sizes of what the adapted layers read before the context, and of the context.
         count: number of meta-paths.
-        path_lr: learning rate of the context step; inner, step, support: of the steps on ``scope``.
+        path_lr: learning rate of the context step.
+        inner, step, support: of the steps on ``scope``.
     """
     before, size = read
     prefixes = [f"head.readout.paths.{number}" for number in range(count)]

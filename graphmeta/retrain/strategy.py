@@ -56,7 +56,7 @@ class Full:
     """Retrain on all events so far: ``W_t`` from ``D_0 … D_t``.
 
     Args:
-        from_scratch: start from the weights before the stream each time, instead of the last period's.
+        from_scratch: start each time from the pretrained weights, those before the stream, not from the last period's.
 
     Each training uses a fresh optimiser.
 

@@ -163,7 +163,7 @@ class Transfer:
 
     Args:
         tables: prefixes of the names of transferred tables, as a :class:`~graphmeta.adapt.scope.Scope` takes them.
-        tuned: of other weights that step 1 trains. All others keep their pretrained values.
+        tuned: prefixes of the names of other weights that step 1 trains. All others keep their pretrained values.
         net: builds the transfer network of a table from its width.
         rounds: steps 2 and 1 per period.
         epochs: of each step.

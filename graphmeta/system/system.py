@@ -24,7 +24,8 @@ class System(SystemServing):
 
     Args:
         recommender: the model, which training updates in place.
-        items: the vocabulary, with attributes and labels; users: the known users, if the system has users.
+        items: the vocabulary, with attributes and labels.
+        users: the known users, if the system has users.
         adaptation: how a session's own clicks change the weights; none if not given.
         loss: from head and states to one loss per sample; full softmax if not given.
         samples: the training samples, ``(log, max_length=…) -> Samples``; all prefixes if not given, or for

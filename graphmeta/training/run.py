@@ -39,7 +39,7 @@ class Report:
     metric: str | None = None
 
     def __str__(self) -> str:
-        """One line; epochs are counted from 1, and the metrics are those of the length that chooses the epoch.
+        """One line; epochs are counted from 1, and metrics have the list length of the one that chooses the epoch.
 
         >>> print(Report(0, 3.6873, 0.14, {"hit@5": 0.2, "hit@20": 0.55, "mrr@20": 0.116}, True, "mrr@20"))
         epoch 1   loss 3.6873   validation hit@20 0.5500, mrr@20 0.1160   0.1 s   best so far

@@ -29,7 +29,7 @@ class Probe:
 
     Args:
         model: a :class:`~graphmeta.protocols.Scorer`, or a function of lists of item numbers.
-        num_items: that it ranks.
+        num_items: number of items that it ranks.
     """
 
     model: Any

@@ -32,7 +32,8 @@ class AspectExtractor(nn.Module):
     """Aspects of documents by convolution, gate and attention; auxiliary documents pass one more convolution.
 
     Args:
-        attend: attention over words; if False, uniform weights. deep: add the convolution for auxiliary documents.
+        attend: attention over words; if False, uniform weights.
+        deep: add the convolution for auxiliary documents.
 
     Shapes: word ``[N, L]``, query ``[M, width]`` -> aspects ``[N, M, width]``.
     Source: CATN, aspect extraction.

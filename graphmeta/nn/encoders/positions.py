@@ -19,7 +19,7 @@ class Positions(nn.Module):
 
     Args:
         encoder: of the states.
-        width: theirs.
+        width: of a state.
         longest: number of positions with an embedding; earlier clicks share the last.
 
     Shapes: ``x [I, D] -> [E, width]``.

@@ -122,8 +122,8 @@ def attribute_columns(
 
     Args:
         item: of each pair.
-        codes ``[C]``: the value of each item, 0: unknown.
-        share ``[values]``: of all events.
+        codes: ``[C]``, the value of each item; 0: unknown.
+        share: ``[values]``, that of each value among all events.
     """
     samples = len(past.sessions)
     weight = TASTE ** (past.age - 1)

@@ -92,7 +92,8 @@ class Means(nn.Module):
 
     Args:
         of_items: mean of each item of the two domains, ``cut.means()`` or ``cut.damped()``; the mean of its domain if
-            not given. of_users: offset of each user, ``cut.user_bias()``, read from the domain that is not predicted.
+            not given.
+        of_users: offset of each user, ``cut.user_bias()``, read from the domain that is not predicted.
     """
 
     items: Tensor

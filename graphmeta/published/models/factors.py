@@ -197,7 +197,7 @@ def r_dfm(
     """R-DFM: :func:`dfm` with the mean word vector of the user's (the item's) reviews as input of every layer.
 
     Args:
-        cut, width, shrink: as there.
+        cut, width, shrink: as :func:`dfm`.
         texts: documents of the training reviews.
         word_width: of word vectors, if none are given.
         vectors: pretrained word vectors, trained further.

@@ -39,7 +39,8 @@ def mf(
     ``−log σ(p_u·q_i) − log σ(−p_u·q_j)``, j sampled uniformly from the items seen so far that u has not clicked.
 
     Args:
-        users: whose vectors are learned; unknown users have zero vectors. width: d.
+        users: whose vectors are learned; unknown users have zero vectors.
+        width: d.
         loss: ``Binary()``, ``Bpr()`` or another of :mod:`graphmeta.nn.losses.pairwise`.
         negatives: sampled per click.
 
@@ -60,12 +61,12 @@ def full_retrain(
     batch_size: int = 256,
     from_scratch: bool = False,
 ) -> System:
-    """Retrain on all events so far in every period, from the last weights or from scratch.
+    """Retrain on all events so far in every period, from the last period's weights or from the pretrained ones.
 
     Args:
         base: the retrained system, which is not modified; ``mf`` in the paper.
         epochs, batch_size: of each retraining.
-        from_scratch: start from the weights before the stream each time.
+        from_scratch: start each time from the pretrained weights, those before the stream.
 
     Source: Zhang et al. 2020, baseline; :class:`~graphmeta.retrain.strategy.Full`.
     Differs: any base; no L2 term; five epochs by default, not a hundred.
