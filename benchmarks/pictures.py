@@ -9,6 +9,7 @@ standard deviations over seeds.
 
 from __future__ import annotations
 
+import argparse
 import shlex
 from pathlib import Path
 from statistics import mean, stdev
@@ -27,6 +28,7 @@ SECONDS = 5  # shorter trainings are drawn there
 
 def main() -> None:
     """Draw all."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     rows = results()
     for key in sorted({(row["dataset"], row["protocol"]) for row in rows if row["protocol"] in DRAWN}):
         of = [row for row in rows if (row["dataset"], row["protocol"]) == key]

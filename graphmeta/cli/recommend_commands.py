@@ -101,7 +101,7 @@ class ItemFilters:
     exclude: Annotated[
         list[str] | None,
         typer.Option(
-            "--exclude", help="Do not recommend these: a file of item ids, one per line, or COLUMN=VALUE; repeatable."
+            "--exclude", help="Leave these items out: a file of item ids, one per line, or COLUMN=VALUE; repeatable."
         ),
     ] = None
     among: Annotated[
