@@ -41,7 +41,7 @@ def test_counts_are_behind_one_step_with_few_sessions_and_ahead_from_twenty():
 def test_a_step_on_the_sessions_clicks_adds_to_weak_encoders_only():
     for dataset in DATA:
         for gain in sessions(ROWS, dataset):
-            weak = gain.base["system"] == "if_san"
+            weak = gain.base["system"] == "if_san" and dataset == "diginetica"  # on Yoochoose it is trained well
             assert gain.points("hit@5") > 0.5 if weak else gain.points("hit@5") < gain.bar, gain.name
             if gain.without is not None:
                 assert gain.points("hit@5", over=gain.without) < 0.5
