@@ -146,7 +146,10 @@ def curves(
         right.axhline(100 * found[metric], color=GREY, linestyle=style, label=named, zorder=1)
     last = max(2, *(len(history) for history in histories.values()))
     label_axes(left, "Training loss", ("epoch", "mean loss per sample"), (1, last))
-    label_axes(right, f"{shown(metric)} on the validation sessions", ("epoch", "%"), (1, last))
+    measured = [(one.valid[metric], name) for name, own in histories.items() for one in own if metric in one.valid]
+    measured += [(found[metric], name) for name, found in (baselines or {}).items()]
+    first = f"; {max(measured)[1]} is first" if len({name for _, name in measured}) > 1 else ""
+    label_axes(right, f"{shown(metric)} on the validation sessions{first}", ("epoch", "%"), (1, last))
     if right.lines:
         right.set_ylim(0, 1.12 * max(right.dataLim.y1, 0.1))
     else:
