@@ -148,8 +148,8 @@ def curves(
     label_axes(left, "Training loss", ("epoch", "mean loss per sample"), (1, last))
     measured = [(one.valid[metric], name) for name, own in histories.items() for one in own if metric in one.valid]
     measured += [(found[metric], name) for name, found in (baselines or {}).items()]
-    first = f"; {max(measured)[1]} is first" if len({name for _, name in measured}) > 1 else ""
-    label_axes(right, f"{shown(metric)} on the validation sessions{first}", ("epoch", "%"), (1, last))
+    first = f": {max(measured)[1]} is first" if len({name for _, name in measured}) > 1 else ""
+    label_axes(right, f"Validation {shown(metric)}{first}", ("epoch", "%"), (1, last))
     if right.lines:
         right.set_ylim(0, 1.12 * max(right.dataLim.y1, 0.1))
     else:
