@@ -39,7 +39,11 @@ def test_the_printed_output_is_that_of_the_first_block(monkeypatch, capsys, tmp_
     monkeypatch.chdir(tmp_path)
     exec(BLOCKS[0], {})
     (printed,) = re.findall(r"```text\n(.*?)```", README, re.S)
-    assert capsys.readouterr().out == printed
+    found = capsys.readouterr().out
+    number = r"(?<=[ :])\d+\.\d"  # metrics and scores, not ids or sizes such as "12 oz"
+    assert re.sub(number, "", found) == re.sub(number, "", printed)
+    ours, theirs = ([float(one) for one in re.findall(number, text)] for text in (found, printed))
+    assert ours == pytest.approx(theirs, abs=0.25)  # the order of additions depends on machine and threads
 
 
 def test_it_is_short_and_has_one_import_line():
