@@ -108,13 +108,16 @@ def compared(rows: list[Row], cut: int, path: Path) -> None:
         place = [points[at][0] for at in some], [points[at][1] for at in some]
         left.errorbar(*place, bars, fmt="o", ms=5, color=colour, capsize=2, label="trained" if kind else "counted")
     theirs = published_figures().get(rows[0]["dataset"], {}).get(rows[0]["protocol"], {})
-    label = "published, of the system that the dotted line joins"
-    for row, (x, own) in zip(rows, points, strict=True):
-        mark = theirs.get(row["system"], {}).get(measure, 0.0)
-        if mark > 0.5 * rows[0]["metrics"][measure]:
-            left.plot([x, x], [own, 100 * mark], ":", color=plots.VERMILION, lw=1)
-            left.plot([x], [100 * mark], "x", color=plots.VERMILION, ms=7, label=label)
-            label = None
+    marks = [
+        (x, own, 100 * theirs[row["system"]][measure])
+        for row, (x, own) in zip(rows, points, strict=True)
+        if theirs.get(row["system"], {}).get(measure, 0.0) > 0.5 * rows[0]["metrics"][measure]
+    ]
+    if marks:
+        places, own, published = zip(*marks, strict=True)
+        left.vlines(places, own, published, plots.VERMILION, ":", lw=1)
+        label = "published, of the system that the dotted line joins"
+        left.plot(places, published, "x", color=plots.VERMILION, ms=7, label=label)
     plots.log_x(left)
     first = rows[0]["system"] if rows[0]["system"] in CATALOGUE else "a meta-learner"
     labels = ("training minutes, on two shared cores", f"MRR@{cut} in %")

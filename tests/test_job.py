@@ -9,6 +9,7 @@ import torch
 from graphmeta.baselines import SessionKNN
 from graphmeta.cli import fit_job as job
 from graphmeta.data.merging import merged
+from graphmeta.data.splits import Split
 from graphmeta.data.stored_columns import Columns
 from graphmeta.evaluation import protocol
 from graphmeta.evaluation.compare import baselines
@@ -18,6 +19,16 @@ from graphmeta.published import training_plan as plan
 from graphmeta.sampling.samples import last_clicks
 from graphmeta.testing import fake_log
 from graphmeta.training.loop import train
+
+
+def reranking(folder: Path) -> tuple[Split, job.Outcome | None]:
+    """A re-ranker fitted to an invented log, one epoch of each stage, without a refit."""
+    log, rules = fake_log(sessions=150), protocol.Rules(min_item_support=1)
+    split = protocol.cut(log, rules)
+    recipe = plan.TrainingRecipe(epochs=1, refit=False)
+    columns = Columns("session", "item", "time", None)
+    work = job.Job(plan.Plan("reranker", 4, recipe=recipe), columns, rules, "invented", folder)
+    return split, job.run_job(work, log, split=split, say=lambda _: None, bar=lambda rows, _: rows)
 
 
 def test_a_reranker_trains_on_held_out_statistics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,17 +42,7 @@ def test_a_reranker_trains_on_held_out_statistics(tmp_path: Path, monkeypatch: p
         return train(system, learn, **options)
 
     monkeypatch.setattr(plan, "train", noted)
-    log, rules = fake_log(sessions=150), protocol.Rules(min_item_support=1)
-    split = protocol.cut(log, rules)
-    columns = Columns("session", "item", "time", None)
-    work = job.Job(
-        plan.Plan("reranker", 4, recipe=plan.TrainingRecipe(epochs=1, refit=False)),
-        columns,
-        rules,
-        "invented",
-        tmp_path,
-    )
-    outcome = job.run_job(work, log, split=split, say=lambda _: None, bar=lambda rows, _: rows)
+    split, outcome = reranking(tmp_path)
     (first, _), (second, counted), (third, _) = ran
     whole = set(split.train.sessions.tolist())
     assert first == counted
@@ -72,13 +73,7 @@ def test_baselines_beside_the_validation_curve_do_not_count_the_validation_sessi
     """A re-ranker's baselines on the test count validation sessions, too; those on validation must not."""
     drawn = {}
     monkeypatch.setattr(job.plots, "curves", lambda *_, baselines: drawn.update(baselines))
-    log, rules = fake_log(sessions=150), protocol.Rules(min_item_support=1)
-    split = protocol.cut(log, rules)
-    recipe = plan.TrainingRecipe(epochs=1, refit=False)
-    work = job.Job(
-        plan.Plan("reranker", 4, recipe=recipe), Columns("session", "item", "time", None), rules, "invented", tmp_path
-    )
-    job.run_job(work, log, split=split, say=lambda _: None, bar=lambda rows, _: rows)
+    split, _ = reranking(tmp_path)
     queries = last_clicks(split.valid)
     for name, model in baselines(split.train).items():
         assert drawn[name] == evaluate(model, queries, ks=COMPARED_KS).metrics

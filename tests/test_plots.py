@@ -49,6 +49,15 @@ def test_curves_draw_each_training_and_each_baseline(tmp_path: Path, drawn: list
     assert right.get_legend_handles_labels()[1] == names == legend_of(drawn[0])
 
 
+@pytest.mark.parametrize(("metric", "first"), [("mrr@20", "high"), ("mae", "low")])
+def test_curves_name_the_best_model_and_errors_are_better_if_lower(tmp_path: Path, drawn: list, metric, first):
+    histories = {
+        name: [Report(0, 7.0, 1.0, {metric: value}, True, metric)] for name, value in (("high", 0.8), ("low", 0.2))
+    }
+    plots.curves(histories, tmp_path / "curves.png", metric=metric)
+    assert drawn[0].axes[1].get_title(loc="left").endswith(f": {first} is first")
+
+
 def legend_of(picture) -> list[str]:
     """The names of the legend, which no axes overlap and which is in the picture."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

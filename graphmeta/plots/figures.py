@@ -21,7 +21,7 @@ from graphmeta.evaluation.adaptation_curves import Curve
 from graphmeta.evaluation.lists import lengths, shown
 from graphmeta.evaluation.result import Result
 from graphmeta.storage import write_bytes
-from graphmeta.training.run import Report
+from graphmeta.training.run import ERRORS, Report
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -148,7 +148,8 @@ def curves(
     label_axes(left, "Training loss", ("epoch", "mean loss per sample"), (1, last))
     measured = [(one.valid[metric], name) for name, own in histories.items() for one in own if metric in one.valid]
     measured += [(found[metric], name) for name, found in (baselines or {}).items()]
-    first = f": {max(measured)[1]} is first" if len({name for _, name in measured}) > 1 else ""
+    best = min if metric in ERRORS else max
+    first = f": {best(measured)[1]} is first" if len({name for _, name in measured}) > 1 else ""
     label_axes(right, f"Validation {shown(metric)}{first}", ("epoch", "%"), (1, last))
     if right.lines:
         right.set_ylim(0, 1.12 * max(right.dataLim.y1, 0.1))
@@ -194,14 +195,12 @@ def known_sessions(
         ((who, times),) = Counter(best).most_common(1)
         when = "" if times == len(numbers) else f" {times} of {len(numbers)} times"
         same = f"the same {counted(samples, 'test session')}:\n{who} is first{when}"
-        top.set_xlabel("earlier sessions of the user (test sessions)")
-        bottom.set_xlabel("only the last n earlier sessions known (range)")
-        for axes, which in ((top, "all test sessions"), (bottom, same)):
-            axes.set_title(f"{shown(metric)}, {which}", loc="left", color=INK, fontweight="bold", fontsize=10)
+        labels = ("earlier sessions of the user (test sessions)", "only the last n earlier sessions known (range)")
+        for axes, which, label in zip((top, bottom), ("all test sessions", same), labels, strict=True):
+            label_axes(axes, f"{shown(metric)}, {which}", (label, "%"))
         for axes, ticks in ((top, owned), (bottom, limited)):
-            axes.set(ylabel="%", xlim=(-0.5, len(ranges) - 0.5))
+            axes.set_xlim(-0.5, len(ranges) - 0.5)
             axes.set_xticks(range(len(ranges)), ticks)
-            axes.spines[["top", "right"]].set_visible(False)
             axes.set_ylim(bottom=0)
     legend_beside(picture)
     save(picture, path)
