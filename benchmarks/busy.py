@@ -1,6 +1,6 @@
 """A training step on a quiet machine and beside another two-thread job, by how OpenMP threads wait.
 
-    python -m benchmarks.busy [--seconds 10]
+    python -m benchmarks.busy [--seconds 10] [--spins 2000 4000]
 
 For each setting, SR-GNN's step and its lower bound (all scores, cross-entropy, backward pass and fused Adam, in plain
 PyTorch) are timed alternately in a process of their own, first alone, then beside a process that multiplies matrices in
@@ -37,13 +37,15 @@ def main(arguments: list[str] | None = None) -> None:
     """Print the table, or with ``--one`` the times of this process as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=10, help="of each measurement")
+    parser.add_argument("--spins", type=int, nargs="+", default=[], help="further values of GOMP_SPINCOUNT")
     parser.add_argument("--one", action="store_true", help="measure in this process")
     options = parser.parse_args(arguments)
     if options.one:
         print(json.dumps(measured(options.seconds)))
         return
     print(f"{'median ms of a step (its lower bound)':36}{'alone':>18}{'beside a job':>18}{'x bound':>9}")
-    for name, variables in SETTINGS.items():
+    further = {f"GOMP_SPINCOUNT={spins}": {"GOMP_SPINCOUNT": str(spins)} for spins in options.spins}
+    for name, variables in (SETTINGS | further).items():
         quiet = apart(variables, options.seconds)
         with other_job(variables):
             busy = apart(variables, options.seconds)
